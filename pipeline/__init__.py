@@ -1,0 +1,1 @@
+"""The worker: Kafka blocks become columns, columns become exact rows in ClickHouse."""

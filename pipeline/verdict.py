@@ -1,0 +1,69 @@
+"""Late or a repeat? Decided once, at decode, from the log alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from pipeline.dedupe import DedupeFull, DedupeIndex, fingerprints
+
+AHEAD_MS = 300_000
+"""How far beyond its broker append time one event may raise the watermark, milliseconds."""
+NEVER = -(1 << 62)
+"""Newest event time of a partition that has had none."""
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How late is late, in milliseconds: the watermark runs ``lateness`` behind the newest event time; an event
+    more than ``late`` behind the watermark is stored and counted, but left to repair."""
+
+    lateness: int
+    late: int
+
+    def oldest(self, newest: int) -> int:
+        """Oldest event time that is still on time when ``newest`` is the newest seen, UTC ms."""
+        return newest - self.lateness - self.late
+
+
+class Verdicts:
+    """Watermark and dedupe index of one topic and partition, advanced in offset order."""
+
+    def __init__(self, horizon: Horizon, newest: int = NEVER, index: DedupeIndex | None = None, limit: int = 0) -> None:
+        self.horizon = horizon
+        self.newest = newest
+        self.index = index or DedupeIndex()
+        self._limit = limit
+
+    @property
+    def watermark(self) -> int:
+        """Event time up to which the partition is taken to be complete, UTC ms."""
+        return self.newest - self.horizon.lateness
+
+    def judge(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Adds ``late`` and ``duplicate`` (UInt8) and advances. A late event is not compared with others: who it
+        repeats may be forgotten, so repair settles it from the raw tables. DedupeFull at the limit of ids."""
+        times = rows["event_time"].to_numpy()
+        reach = np.minimum(times, rows["appended"].to_numpy() + AHEAD_MS)
+        newest = np.maximum.accumulate(np.maximum(reach, self.newest)) if len(reach) else reach
+        late: npt.NDArray[np.bool_] = times < self.horizon.oldest(0) + newest
+        duplicate = np.zeros(len(times), bool)
+        on_time = ~late
+        if on_time.any():
+            timely = rows.filter(on_time) if late.any() else rows
+            duplicate[on_time] = self.index.repeats(
+                fingerprints(timely), times[on_time], timely["offset"].to_numpy()
+            )
+        if len(newest):
+            self.newest = int(newest[-1])
+            self.index.evict(self.horizon.oldest(self.newest))
+        if self._limit and len(self.index) > self._limit:
+            raise DedupeFull(
+                f"{len(self.index)} event ids within the late horizon in one partition, more than "
+                f"FANPULSE_DEDUPE_LIMIT={self._limit}: add partitions and workers, raise the limit, or shorten "
+                "FANPULSE_LATE_HORIZON"
+            )
+        return rows.with_columns(
+            pl.Series("late", late.astype(np.uint8)), pl.Series("duplicate", duplicate.astype(np.uint8))
+        )
