@@ -1,0 +1,31 @@
+"""What every subcommand gets from the command line: the settings, and plain ways to print."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from infra.settings import Settings, load
+
+
+def settings(ctx: typer.Context) -> Settings:
+    """The settings of this run, with ``--home`` before ``FANPULSE_HOME``.
+
+    Raises:
+        SettingsError: a setting is unknown or bad.
+    """
+    home: Path | None = ctx.obj
+    return load(home)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output; dates and paths as text."""
+    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Print columns aligned by spaces: readable on a terminal, and cut by any tool."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

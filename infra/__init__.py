@@ -1,0 +1,1 @@
+"""The ground that fanpulse stands on: settings, state directory, processes, Kafka, ClickHouse, clients."""
