@@ -1,0 +1,36 @@
+"""What a fold is: a metric as a pure function of one log."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import polars as pl
+
+from pipeline.snapshot import SnapshotTable
+
+
+class Fold(ABC):
+    """State of one metric in one partition.
+
+    A fold knows nothing but the rows of its log, in order: no other topic, no other row, no clock. So its state is a
+    function of (log, offset), and whoever computes it, however often, stores the same rows. It reads and writes only
+    the row of an event's key, because a flush may be torn: some rows landed, others did not.
+    """
+
+    version: ClassVar[int] = 1
+    """Raised when the definition changes; rows of different versions never mix."""
+    tables: ClassVar[tuple[SnapshotTable, ...]] = ()
+    """Tables it stores snapshot rows in, to be restored from."""
+
+    @abstractmethod
+    def apply(self, rows: pl.DataFrame) -> None:
+        """Takes in judged rows (see ``decode.Decoded`` and ``verdict.Verdicts.judge``), in offset order."""
+
+    @abstractmethod
+    def take(self) -> dict[str, pl.DataFrame]:
+        """Rows to store since the last take, by table; each is counted as stored from here on."""
+
+    def restore(self, table: SnapshotTable, rows: pl.DataFrame) -> None:
+        """Takes stored rows of a table as the state."""
+
+    def evict(self, oldest: int) -> None:
+        """Forgets what no on-time event can change any more: buckets that ended before ``oldest`` (UTC ms)."""
