@@ -1,0 +1,247 @@
+"""The world: every event of every partition as a pure function of configuration and time."""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from generators.cast import Cast
+from generators.columns import CODES, COMMON, FIELDS, Columns, join
+from generators.config import WorldConfig
+from generators.draws import Ints
+from generators.encode import Encoded, Encoder
+from generators.population import NEVER, Population
+from generators.rhythm import Clock
+from generators.stage import REACH_MS, Orders, Stage
+from generators.weather import LATEST_MS, Records, Weather, empty, merge
+from schemas.topics import DAY_MS, SOURCES
+
+SLOT_LENGTHS_MS = tuple(s * 1000 for s in (86_400, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 300, 60, 10, 1))
+SLOT_EVENTS = 40_000
+"""Slots are as long as gives about so many events in one partition, but at most a day."""
+EVENTS_A_FAN_AND_DAY = 6.2
+"""What one unit of ``WorldConfig.fans`` gives a day at the natural rate (measured; only slot lengths hang on it)."""
+ORDER_REACH_MS = 13 * DAY_MS
+"""The steps of an order are over so long after its visit."""
+
+
+@dataclass
+class _Book:
+    """Steps of orders to come, by slot. ``pending`` can be made again from the configuration at any time."""
+
+    first: int
+    next_slot: int
+    floor: int
+    pending: dict[int, list[Columns]] = field(default_factory=dict)
+
+
+class World:
+    """A world of creators and fans.
+
+    All methods are pure: the same arguments give the same answer, in any order of calls, in any process. What is
+    remembered between calls is bounded and only saves time; it makes an instance unfit for use by two threads.
+    """
+
+    def __init__(self, config: WorldConfig) -> None:
+        self.config = config
+        self.clock = Clock(config.time_zone)
+        self.cast = Cast(config, self.clock)
+        self.population = Population(config, self.cast)
+        rate = config.fans * EVENTS_A_FAN_AND_DAY * config.rate_factor / config.partitions / DAY_MS
+        self.slot_ms = next((s for s in SLOT_LENGTHS_MS if rate * s <= SLOT_EVENTS), SLOT_LENGTHS_MS[-1])
+        self._stage = Stage(config, self.cast, self.population, self.clock, self.slot_ms)
+        calm = config.model_dump(exclude={"duplicates", "late", "malformed"})
+        tag = hashlib.blake2b(repr(sorted(calm.items())).encode(), digest_size=3).hexdigest()
+        self._encoder = Encoder(self.cast, self.population, tag)
+        self._weather = Weather(config)
+        self._reach = -(-REACH_MS // self.slot_ms)
+        self._late_reach = -(-LATEST_MS // self.slot_ms)
+        self._begun: OrderedDict[tuple[int, int], dict[str, dict[int, Columns]]] = OrderedDict()
+        self._slots: OrderedDict[tuple[int, int], dict[str, Columns]] = OrderedDict()
+        self._sent: OrderedDict[tuple[int, int], dict[str, Records]] = OrderedDict()
+        self._spread: OrderedDict[tuple[int, int], dict[str, dict[int, Records]]] = OrderedDict()
+        self._books: dict[int, _Book] = {}
+        self._first = config.start_ms // self.slot_ms
+
+    @property
+    def creator_ids(self) -> list[str]:
+        """Identifiers of all creators."""
+        return list(self.cast.ids)
+
+    def events(self, partition: int, start_ms: int, end_ms: int) -> dict[str, Columns]:
+        """Events of a partition with event time in [start_ms, end_ms), by topic, each in order of time."""
+        self._check(partition)
+        parts: dict[str, list[Columns]] = {topic: [] for topic in SOURCES}
+        for slot in self._slots_of(start_ms, end_ms):
+            for topic, columns in self._slot(partition, slot).items():
+                low, high = np.searchsorted(columns["event_time"], (start_ms, end_ms))
+                parts[topic].append(columns.take(slice(int(low), int(high))))
+        return {topic: join(topic, found) for topic, found in parts.items()}
+
+    def records(self, partition: int, start_ms: int, end_ms: int) -> dict[str, Records]:
+        """Records that reach a partition in [start_ms, end_ms) of the producer's time, by topic, as they are sent.
+
+        In calm weather a record is sent when its event happens. Duplicates and late events are sent after it;
+        malformed records are added. ``Records.labels`` names what each record is.
+        """
+        self._check(partition)
+        parts: dict[str, list[Records]] = {topic: [] for topic in SOURCES}
+        for slot in self._slots_of(start_ms, end_ms):
+            for topic, records in self._sending(partition, slot).items():
+                low, high = np.searchsorted(records.sent_ms, (start_ms, end_ms))
+                parts[topic].append(records.between(int(low), int(high)))
+        return {topic: merge(found) for topic, found in parts.items()}
+
+    def encode(self, columns: Columns, partition: int) -> Encoded:
+        """Events as JSON records, in the order given."""
+        return self._encoder.encode(columns, partition)
+
+    def _check(self, partition: int) -> None:
+        if not 0 <= partition < self.config.partitions:
+            raise ValueError(f"partition {partition} is not one of {self.config.partitions}")
+
+    def _slots_of(self, start_ms: int, end_ms: int) -> range:
+        start_ms = max(start_ms, self.config.start_ms)
+        return range(start_ms // self.slot_ms, -(-end_ms // self.slot_ms)) if end_ms > start_ms else range(0)
+
+    def _slot(self, partition: int, slot: int) -> dict[str, Columns]:
+        """Events whose time is in a slot, whenever they began."""
+        key = (partition, slot)
+        found = self._slots.get(key)
+        if found is None:
+            pieces: dict[str, list[Columns]] = {topic: [] for topic in SOURCES}
+            for begun in range(max(self._first, slot - self._reach), slot + 1):
+                for topic, targets in self._beginning(partition, begun).items():
+                    if slot in targets:
+                        pieces[topic].append(targets[slot])
+            pieces["orders"] = self._steps(partition, slot)
+            found = {}
+            for topic, parts in pieces.items():
+                columns = join(topic, parts)
+                found[topic] = columns.take(np.argsort(columns["event_time"], kind="stable"))
+            self._slots[key] = found
+            _forget(self._slots, 2 * self.config.partitions)
+        return found
+
+    def _beginning(self, partition: int, slot: int) -> dict[str, dict[int, Columns]]:
+        """What begins in a slot, by the slot in which it happens."""
+        key = (partition, slot)
+        found = self._begun.get(key)
+        if found is None:
+            found = {}
+            for topic, columns in self._stage.begin(partition, slot).items():
+                found[topic] = _split(columns, columns["event_time"] // self.slot_ms, slot, slot + self._reach)
+            self._begun[key] = found
+            _forget(self._begun, (self._reach + 2) * self.config.partitions)
+        return found
+
+    def _steps(self, partition: int, slot: int) -> list[Columns]:
+        """Steps of orders whose time is in a slot."""
+        first = max(self._first, slot - ORDER_REACH_MS // self.slot_ms)
+        book = self._books.get(partition)
+        if book is None or slot < book.floor or first < book.first or first > book.next_slot:
+            book = self._books[partition] = _Book(first, first, slot)
+        while book.next_slot <= slot:
+            made = self._order_steps(self._stage.orders(partition, book.next_slot), partition, book.next_slot)
+            targets = made["event_time"] // self.slot_ms
+            for target, columns in _split(made, targets, slot, int(targets.max(initial=slot))).items():
+                book.pending.setdefault(target, []).append(columns)
+            book.next_slot += 1
+        # Slots long past are forgotten; who asks for one of them again has the book written anew.
+        if slot - book.floor > 2 * self._late_reach + 4:
+            book.floor = slot - self._late_reach - 1
+            book.pending = {target: parts for target, parts in book.pending.items() if target >= book.floor}
+        return book.pending.get(slot, [])
+
+    def _order_steps(self, orders: Orders, partition: int, slot: int) -> Columns:
+        crowd = self.population.crowd(partition, self._stage.season(slot))
+        kinds = CODES["orders"]
+        n = len(orders.bond)
+        steps = (
+            (np.where(orders.plan, kinds["membership"], kinds["placed"]), orders.placed_ms),
+            (np.full(n, kinds["paid"]), orders.paid_ms),
+            (np.full(n, kinds["shipped"]), orders.shipped_ms),
+            (np.full(n, kinds["refunded"]), orders.refunded_ms),
+        )
+        rows = np.arange(n, dtype=np.int64)
+        code = (slot * 256 + partition) * 2**20 + rows
+        parts = []
+        for number, (kind, times) in enumerate(steps):
+            done = np.flatnonzero(times < NEVER)
+            values = {name: np.full(len(done), -1, dtype=np.int64) for name in (*COMMON, *FIELDS["orders"])}
+            values["event_time"] = times[done]
+            values["fan"] = crowd.bonds.fan[orders.bond[done]]
+            values["creator"] = crowd.bonds.creator[orders.bond[done]]
+            values["kind"] = kind[done]
+            values["slot"] = np.full(len(done), slot, dtype=np.int64)
+            values["number"] = rows[done] * 4 + number
+            values["order_id"] = code[done]
+            values["product_id"] = orders.product[done]
+            values["amount_micros"] = orders.amount[done]
+            if number < 2:
+                coupon = orders.coupon[done]
+                values["coupon_micros"] = np.where(coupon > 0, coupon, -1)
+            values["content_id"] = orders.content[done]
+            values["live_id"] = orders.live[done]
+            values["group_id"] = orders.group[done]
+            parts.append(Columns("orders", values))
+        return join("orders", parts)
+
+    def _encoded(self, partition: int, slot: int) -> dict[str, Encoded]:
+        return {topic: self._encoder.encode(cols, partition) for topic, cols in self._slot(partition, slot).items()}
+
+    def _sending(self, partition: int, slot: int) -> dict[str, Records]:
+        """Records sent in a slot."""
+        key = (partition, slot)
+        found = self._sent.get(key)
+        if found is None:
+            if self.config.calm:
+                found = {topic: Records.plain(e) for topic, e in self._encoded(partition, slot).items()}
+            else:
+                parts: dict[str, list[Records]] = {topic: [] for topic in SOURCES}
+                for happened in range(max(self._first, slot - self._late_reach), slot + 1):
+                    for topic, targets in self._spreading(partition, happened).items():
+                        if slot in targets:
+                            parts[topic].append(targets[slot])
+                found = {topic: merge(some).in_order() if some else empty() for topic, some in parts.items()}
+            self._sent[key] = found
+            _forget(self._sent, 2 * self.config.partitions)
+        return found
+
+    def _spreading(self, partition: int, slot: int) -> dict[str, dict[int, Records]]:
+        """Records of the events of a slot, by the slot in which they are sent."""
+        key = (partition, slot)
+        found = self._spread.get(key)
+        if found is None:
+            found = {}
+            for topic, encoded in self._encoded(partition, slot).items():
+                records = self._weather.spoil(encoded, topic, partition, slot).in_order()
+                targets = records.sent_ms // self.slot_ms
+                found[topic] = {
+                    target: records.between(*(int(b) for b in np.searchsorted(targets, (target, target + 1))))
+                    for target in np.unique(targets).tolist()
+                }
+            self._spread[key] = found
+            _forget(self._spread, (self._late_reach + 2) * self.config.partitions)
+        return found
+
+
+def _split(columns: Columns, targets: Ints, first: int, last: int) -> dict[int, Columns]:
+    """Events by target slot, in the order made; targets outside [first, last] are left out."""
+    if len(columns) == 0:
+        return {}
+    order = np.argsort(targets, kind="stable")
+    ranked = targets[order]
+    cuts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]).tolist()
+    return {
+        int(ranked[low]): columns.take(order[low:high])
+        for low, high in zip(cuts, [*cuts[1:], len(ranked)], strict=True)
+        if first <= ranked[low] <= last
+    }
+
+
+def _forget(kept: "OrderedDict[tuple[int, int], Any]", size: int) -> None:
+    while len(kept) > size:
+        kept.popitem(last=False)
