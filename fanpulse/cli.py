@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "down": Command("fanpulse.stack", "down", "Stop the local Kafka and ClickHouse."),
     "status": Command("fanpulse.stack", "status", "Show which services run, and where."),
     "sql": Command("fanpulse.sql", "sql", "Run a query as the read-only analyst."),
+    "doctor": Command("fanpulse.doctor", "doctor", "Check this machine, and say what mends it."),
 }
 
 _HELP = """Live engagement, fans and ads of short-video creators, from Kafka to ClickHouse.

@@ -68,4 +68,6 @@ def _reason(error: Exception) -> str:
     """ClickHouse's message in one line, without the wrapping of the client and the version."""
     text = " ".join(str(error).split())
     found = re.search(r"(?:Code: \d+\. )?DB::Exception: (.*?)(?: \(version [^)]*\).*)?$", text)
+    if found is None and isinstance(error, HTTPError):
+        return "ClickHouse ended the query midway, what is printed above is incomplete (out of time, out of memory?)"
     return found[1] if found else text or type(error).__name__

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import socket
 import ssl
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -27,12 +28,12 @@ def kafka_address(settings: Settings) -> str:
     """Bootstrap servers in use, ``host:port[,host:port]``.
 
     Raises:
-        InfraError: the local broker was never started.
+        InfraError: the local broker is not running.
     """
     if settings.kafka is not None:
         return settings.kafka
     port = Home(settings.home).ports().get("kafka")
-    if port is None:
+    if port is None or not _listens(port):
         raise _not_running("Kafka", settings)
     return f"127.0.0.1:{port}"
 
@@ -41,7 +42,7 @@ def clickhouse_address(settings: Settings) -> str:
     """URL in use of ClickHouse's HTTP interface, with the port.
 
     Raises:
-        InfraError: the local server was never started.
+        InfraError: the local server is not running.
     """
     if settings.clickhouse is not None:
         parts = urlsplit(settings.clickhouse)
@@ -49,7 +50,7 @@ def clickhouse_address(settings: Settings) -> str:
         host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
         return f"{parts.scheme}://{host}:{port}"
     local = Home(settings.home).ports().get("clickhouse_http")
-    if local is None:
+    if local is None or not _listens(local):
         raise _not_running("ClickHouse", settings)
     return f"http://127.0.0.1:{local}"
 
@@ -99,7 +100,7 @@ def kafka_options(settings: Settings) -> dict[str, Any]:
     """How to reach and log in to Kafka: keyword arguments for any client of kafka-python.
 
     Raises:
-        InfraError: the local broker was never started.
+        InfraError: the local broker is not running.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": kafka_address(settings).split(","),
@@ -166,7 +167,7 @@ def broker_url(settings: Settings) -> str:
     """The broker URL for Faust: ``kafka://host:port;kafka://host:port``.
 
     Raises:
-        InfraError: the local broker was never started.
+        InfraError: the local broker is not running.
     """
     return ";".join(f"kafka://{server}" for server in kafka_address(settings).split(","))
 
@@ -191,6 +192,13 @@ def faust_credentials(settings: Settings) -> Any:
         ssl_context=context,
         mechanism=settings.kafka_sasl_mechanism,
     )
+
+
+def _listens(port: int) -> bool:
+    # Asked first because clients try for seconds before they give up.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.settimeout(2)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from infra.errors import InfraError
+from infra.settings import Settings
 
 _LONGEST_PATH = 512
 # Below the range that Linux and macOS hand out to outgoing connections: those would take a port of ours now and then.
@@ -91,7 +92,7 @@ class Home:
         except (OSError, ValueError):
             raise InfraError(
                 f"{file}: cannot be read as this home's passwords; restore it from a backup, "
-                "or begin with a new --home (the data of this one are encrypted with nothing, only logins are lost)"
+                "or remove it and run fanpulse down && fanpulse up (new passwords, and a new key to hash fan ids with)"
             ) from None
 
     def ports(self) -> dict[str, int]:
@@ -114,8 +115,8 @@ class Home:
             ports = self.ports()
             taken = {port for name, port in ports.items() if name not in names}
             for name in names:
-                if name not in ports or not _is_free(ports[name]):
-                    ports[name] = _free_port(taken)
+                if name not in ports or not self.is_free(ports[name]):
+                    ports[name] = self._free_port(taken)
                 taken.add(ports[name])
             _write_json(self.path / "ports.json", ports)
         return {name: ports[name] for name in names}
@@ -125,6 +126,25 @@ class Home:
         self.create()
         with self.exclusive("ports", wait=True):
             _write_json(self.path / "ports.json", {**self.ports(), name: port})
+
+    @staticmethod
+    def is_free(port: int) -> bool:
+        """Whether nothing listens on this port of 127.0.0.1."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+        return True
+
+    def _free_port(self, taken: set[int]) -> int:
+        for port in random.sample(_PORTS, 500):
+            if port not in taken and self.is_free(port):
+                return port
+        raise InfraError(
+            f"no free port found on 127.0.0.1 between {_PORTS.start} and {_PORTS.stop}; stop what listens there"
+        )
 
     @contextlib.contextmanager
     def exclusive(self, what: str, *, wait: bool = False, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -161,6 +181,12 @@ class Home:
             os.close(descriptor)
 
 
+def fan_key(settings: Settings) -> bytes:
+    """The secret that fan ids are hashed with: that of the settings, else this home's own."""
+    key = settings.fan_key or Home(settings.home).secrets().fan_key
+    return bytes.fromhex(key.get_secret_value())
+
+
 def write_private(file: Path, content: str) -> None:
     """Write a file (mode 0600) so that a reader sees the old content or the new, never half of it."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -176,22 +202,3 @@ def write_private(file: Path, content: str) -> None:
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     write_private(file, json.dumps(content, indent=1) + "\n")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(taken: set[int]) -> int:
-    for port in random.sample(_PORTS, 500):
-        if port not in taken and _is_free(port):
-            return port
-    raise InfraError(
-        f"no free port found between {_PORTS.start} and {_PORTS.stop} on 127.0.0.1; stop what listens there"
-    )
