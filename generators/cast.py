@@ -111,7 +111,7 @@ class Cast:
             np.int64
         )
         self.interest: Ints = (np.arange(count, dtype=np.int64) * 7 + whole(rng.random(count) * 3)) % len(INTERESTS)
-        self.weight: Floats = 1.0 / (1 + rng.permutation(count)) ** 0.95
+        self.weight: Floats = (1.0 + rng.permutation(count).astype(np.float64)) ** -0.95
         self.stays: Floats = np.exp(rng.normal(0, 0.45, count))
         self.trend: Floats = rng.normal(0, 0.5, count)
         self.phase: Floats = rng.random(count)
@@ -122,9 +122,10 @@ class Cast:
         self.shop: np.ndarray[tuple[int], np.dtype[np.bool_]] = (rng.random(count) < 0.75) | (np.arange(count) < 2)
         self.price: Ints = whole(np.exp(rng.normal(3.9, 0.9, (count, 16)))) * 1_000_000 + 900_000
         self.price[:, PLAN] = 15_000_000 + whole(rng.random(count) * 4) * 10_000_000
-        self.ids = [f"{'dy' if p == 0 else 'ks'}_{_SLUGS[i]}_{n:03d}" for n, (p, i) in enumerate(
-            zip(self.platform.tolist(), self.interest.tolist(), strict=True)
-        )]
+        self.ids = [
+            f"{'dy' if p == 0 else 'ks'}_{_SLUGS[i]}_{n:03d}"
+            for n, (p, i) in enumerate(zip(self.platform.tolist(), self.interest.tolist(), strict=True))
+        ]
         self.placements = self._advertise(rng)
         self._videos: OrderedDict[int, Videos] = OrderedDict()
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.topics import DAY_MS
 
-DEFAULT_FANS = 7_000
+DEFAULT_FANS = 10_000
 DEFAULT_CREATORS = 40
 DEFAULT_DAYS = 45
 

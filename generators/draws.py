@@ -18,8 +18,8 @@ def stream(seed: int, name: str, *place: int) -> np.random.Generator:
 
 def choose(cumulative: Floats, uniform: Floats) -> Ints:
     """Indexes drawn by cumulative weights (last value = total), one per uniform number in [0, 1)."""
-    picked = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
-    return np.minimum(picked, len(cumulative) - 1).astype(np.int64)
+    picked: Ints = np.searchsorted(cumulative, uniform * cumulative[-1], side="right").astype(np.int64)
+    return np.minimum(picked, len(cumulative) - 1)
 
 
 def cumulate(*weights: float) -> Floats:
@@ -27,8 +27,8 @@ def cumulate(*weights: float) -> Floats:
     return np.cumsum(np.asarray(weights, dtype=np.float64))
 
 
-def whole(values: Floats) -> Ints:
-    """Floats rounded down to integers."""
+def whole(values: Floats | Ints | Mask) -> Ints:
+    """Numbers rounded down to integers; True is 1."""
     return np.floor(values).astype(np.int64)
 
 

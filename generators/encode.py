@@ -18,9 +18,10 @@ Name = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Records of one topic in order of time. ``keys`` = fan identifiers, ``values`` = JSON, ``times`` UTC ms."""
+    """Records of one topic: ``times`` UTC ms, ``kinds`` by index, ``keys`` (fan identifiers), ``values`` (JSON)."""
 
     times: Ints
+    kinds: Ints
     keys: list[bytes]
     values: list[bytes]
 
@@ -38,9 +39,7 @@ class Encoder:
         places = cast.placements
         creators = cast.ids
         self._creators = pl.Series(creators, dtype=pl.String)
-        self._kinds = {
-            topic: pl.Series([f',"kind":"{kind}"' for kind in kinds]) for topic, kinds in KIND_NAMES.items()
-        }
+        self._kinds = {topic: pl.Series([f',"kind":"{kind}"' for kind in kinds]) for topic, kinds in KIND_NAMES.items()}
         self._tables: dict[str, pl.Series] = {
             "text": _pieces("text", [_escaped(text) for text in TEXTS]),
             "source": _pieces("source", SOURCES),
@@ -77,7 +76,7 @@ class Encoder:
         """Events of one partition to records, in the order given."""
         n = len(columns)
         if n == 0:
-            return Encoded(np.empty(0, dtype=np.int64), [], [])
+            return Encoded(columns["event_time"], columns["kind"], [], [])
         numbers, place = np.unique(columns["fan"], return_inverse=True)
         fans = self._population.attributes(numbers).with_columns(
             before=pl.format(',"platform":"{}","fan_id":"{}","creator_id":"', "platform", "fan_id"),
@@ -120,7 +119,7 @@ class Encoder:
         )
         values = pl.DataFrame(parts).select(expression.cast(pl.Binary))[:, 0].to_list()
         keys = np.array(fans["fan_id"].cast(pl.Binary).to_list(), dtype=object)[place].tolist()
-        return Encoded(columns["event_time"], keys, values)
+        return Encoded(columns["event_time"], columns["kind"], keys, values)
 
     def _field(self, name: str, codes: Ints) -> pl.Series | None:
         """The pieces of JSON of one field, null where absent; None if it is absent everywhere."""

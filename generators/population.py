@@ -16,10 +16,39 @@ NEVER = 2**62
 """A time that does not come, UTC ms."""
 SOURCES = ["recommend", "follow", "search", "profile", "live", "group", "ad"]
 RECOMMEND, FOLLOW, SEARCH, PROFILE, LIVE, GROUP, AD = range(7)
-REGIONS = (
-    "广东 山东 河南 四川 江苏 河北 湖南 浙江 安徽 湖北 广西 云南 江西 辽宁 福建 陕西 黑龙江 山西 贵州 重庆 吉林 甘肃 内蒙古 新疆 "
-    "上海 北京 天津 海南 宁夏 青海 西藏"
-).split()
+REGIONS = [
+    "广东",
+    "山东",
+    "河南",
+    "四川",
+    "江苏",
+    "河北",
+    "湖南",
+    "浙江",
+    "安徽",
+    "湖北",
+    "广西",
+    "云南",
+    "江西",
+    "辽宁",
+    "福建",
+    "陕西",
+    "黑龙江",
+    "山西",
+    "贵州",
+    "重庆",
+    "吉林",
+    "甘肃",
+    "内蒙古",
+    "新疆",
+    "上海",
+    "北京",
+    "天津",
+    "海南",
+    "宁夏",
+    "青海",
+    "西藏",
+]
 DEVICES = ["Android", "iOS", "HarmonyOS", "iPad", "Web"]
 MAX_SPELLS = 5
 
@@ -345,8 +374,8 @@ class Population:
             join,
             quit_,
             np.clip(1.0 * eager[fan] * np.exp(rng.normal(0, 0.5, m)), 0.05, 12),
-            np.where(cast.shop[creator], np.clip(0.016 * purse[fan] * np.exp(rng.normal(0, 0.6, m)), 0, 0.6), 0.0),
-            np.clip(0.01 * (rng.pareto(1.1, m) + 0.05), 0, 2.5),
+            np.where(cast.shop[creator], np.clip(0.036 * purse[fan] * np.exp(rng.normal(0, 0.6, m)), 0, 0.6), 0.0),
+            np.clip(0.03 * (rng.pareto(1.1, m) + 0.05), 0, 2.5),
             np.clip(chatty[fan] * np.exp(rng.normal(0, 0.4, m)), 0.05, 12),
         )
         spells = Spells(*(np.concatenate(part) for part in (bond_rows, starts, ends, firsts)))

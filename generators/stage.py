@@ -129,7 +129,8 @@ class Stage:
         total = setting.hours.sum(axis=1)[habit]
         flat = np.searchsorted(setting.cumulative, before + rng.random(len(habit)) * total, side="right")
         bucket = np.clip(flat - habit * buckets, 0, buckets - 1)
-        return slot * self._slot_ms + bucket * setting.bucket_ms + whole(rng.random(len(habit)) * setting.bucket_ms)
+        at: Ints = slot * self._slot_ms + bucket * setting.bucket_ms + whole(rng.random(len(habit)) * setting.bucket_ms)
+        return at
 
     def _pick_videos(self, setting: Setting, creator: Ints, at_ms: Ints, slot: int, uniform: Floats) -> Ints:
         """Rows of ``setting.videos`` that a creator's visitors see at a time; always published by then."""
@@ -138,7 +139,8 @@ class Stage:
         low = setting.pull[bucket * count + setting.first[creator]]
         high = setting.pull[bucket * count + setting.last[creator]]
         row = np.searchsorted(setting.pull, low + uniform * (high - low), side="right") - 1 - bucket * count
-        return np.clip(row, setting.first[creator], setting.last[creator] - 1)
+        picked: Ints = np.clip(row, setting.first[creator], setting.last[creator] - 1)
+        return picked
 
     def _visits(self, crowd: Crowd, setting: Setting, slot: int, pull: Floats, rng: np.random.Generator) -> Ints:
         """Rows of spells and times, both drawn by how often people come; returned as (2, n)."""
@@ -268,7 +270,8 @@ class Stage:
         self._chats(acts, bond, at, crowd, keep[mode[keep] == CHAT], rng)
         self._ties(acts, crowd, setting, slot, rng)
         self._shopping(made, crowd, orders, rng)
-        self._brought(made["ad_events"], crowd, spells.bond[arrival[advertised]], spells.start_ms[arrival[advertised]], rng)
+        led = arrival[advertised]
+        self._brought(made["ad_events"], crowd, spells.bond[led], spells.start_ms[led], rng)
         self._advertising(made["ad_events"], crowd, setting, slot, rng)
         return {topic: draft.columns(slot, since) for topic, draft in made.items()}
 
@@ -324,9 +327,7 @@ class Stage:
             np.where(luck < 0.85, RECOMMEND, np.where(luck < 0.95, SEARCH, PROFILE)),
         )
         source = np.where(new[row] & (bonds.source[bond] != LIVE), bonds.source[bond], source)
-        acts.add(
-            "view", at, fan, creator, content_id=content, watch_ms=watch, duration_ms=duration, source=source
-        )
+        acts.add("view", at, fan, creator, content_id=content, watch_ms=watch, duration_ms=duration, source=source)
         warmth = np.where(follower, 1.3, 0.8) * np.where(part >= 1, 1.6, 0.8)
         for kind, share in (("like", 0.13), ("favorite", 0.022), ("share", 0.014)):
             done = np.flatnonzero(rng.random(n) < share * warmth)
@@ -588,7 +589,8 @@ class Stage:
         creator, n = places.creator[placement], len(placement)
         mille = places.mille[placement]
         bid, search = places.bid[placement], places.channel[placement] == 2
-        ads.add("impression", at, fan, creator, placement=placement, bid_micros=bid, cost_micros=_cost(mille, search, rng))
+        cost = _cost(mille, search, rng)
+        ads.add("impression", at, fan, creator, placement=placement, bid_micros=bid, cost_micros=cost)
         clicked = at + 1_500 + whole(rng.random(n) * 4_000)
         charge = np.where(search, whole(bid * (0.05 + 0.1 * rng.random(n))), -1)
         ads.add("click", clicked, fan, creator, placement=placement, bid_micros=bid, cost_micros=charge)
@@ -605,9 +607,7 @@ class Stage:
             value_micros=value[done],
         )
 
-    def _advertising(
-        self, ads: Draft, crowd: Crowd, setting: Setting, slot: int, rng: np.random.Generator
-    ) -> None:
+    def _advertising(self, ads: Draft, crowd: Crowd, setting: Setting, slot: int, rng: np.random.Generator) -> None:
         """Advertisements shown to whomever they reach; some are clicked, a few of those convert within hours."""
         places = self._cast.placements
         if len(places) == 0 or len(crowd.fans) == 0:

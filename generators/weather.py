@@ -25,13 +25,15 @@ class Records:
     """Records of one topic and partition in the order sent.
 
     ``sent_ms``: the producer's time, UTC. ``keys``, ``values``: what crosses Kafka (a value may be None).
-    ``labels``: index into ``LABELS``, what each record is.
+    ``labels``: index into ``LABELS``, what each record is. ``kinds``: index into ``columns.KIND_NAMES``, the kind of
+    the event that the record is or was made from.
     """
 
     sent_ms: Ints
     keys: list[bytes]
     values: list[bytes | None]
     labels: Ints
+    kinds: Ints
 
     def __len__(self) -> int:
         return len(self.values)
@@ -39,20 +41,31 @@ class Records:
     @staticmethod
     def plain(encoded: Encoded) -> "Records":
         """Every event sent when it happens."""
-        return Records(encoded.times, encoded.keys, list(encoded.values), np.zeros(len(encoded), dtype=np.int64))
+        labels = np.zeros(len(encoded), dtype=np.int64)
+        return Records(encoded.times, encoded.keys, list(encoded.values), labels, encoded.kinds)
 
     def between(self, low: int, high: int) -> "Records":
         """Records ``low`` to ``high`` (exclusive)."""
         if low == 0 and high == len(self):
             return self
-        return Records(self.sent_ms[low:high], self.keys[low:high], self.values[low:high], self.labels[low:high])
+        return Records(
+            self.sent_ms[low:high],
+            self.keys[low:high],
+            self.values[low:high],
+            self.labels[low:high],
+            self.kinds[low:high],
+        )
 
     def in_order(self) -> "Records":
         """Sorted by the time of sending; what is sent at the same time stays as it was."""
         order = np.argsort(self.sent_ms, kind="stable")
         rows = order.tolist()
         return Records(
-            self.sent_ms[order], [self.keys[r] for r in rows], [self.values[r] for r in rows], self.labels[order]
+            self.sent_ms[order],
+            [self.keys[r] for r in rows],
+            [self.values[r] for r in rows],
+            self.labels[order],
+            self.kinds[order],
         )
 
     def counts(self) -> dict[str, int]:
@@ -64,7 +77,7 @@ class Records:
 def empty() -> Records:
     """No records."""
     nothing = np.empty(0, dtype=np.int64)
-    return Records(nothing, [], [], nothing)
+    return Records(nothing, [], [], nothing, nothing)
 
 
 def merge(parts: list[Records]) -> Records:
@@ -78,6 +91,7 @@ def merge(parts: list[Records]) -> Records:
         [key for p in parts for key in p.keys],
         [value for p in parts for value in p.values],
         np.concatenate([p.labels for p in parts]),
+        np.concatenate([p.kinds for p in parts]),
     )
 
 
@@ -200,4 +214,5 @@ class Weather:
             keys,
             values,
             np.concatenate((late.astype(np.int64), np.full(len(again), 2), 3 + which)).astype(np.int64),
+            np.concatenate((encoded.kinds, encoded.kinds[again], encoded.kinds[spoilt])),
         )
