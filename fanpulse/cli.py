@@ -1,6 +1,7 @@
 """The command line: which subcommands there are, and how errors and signals end them."""
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,9 @@ Settings are environment variables, FANPULSE_<NAME>; unknown ones are refused.
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit the process: 0 done, 1 done and something is wrong with the result,
     2 the user must change something, 3 refused on purpose, 130 interrupted."""
+    # What these log at errors we say in our own words; a handler that a subcommand sets up still gets it.
+    for library in ("clickhouse_connect", "kafka"):
+        logging.getLogger(library).addHandler(logging.NullHandler())
     arguments = _home_first(list(sys.argv[1:] if argv is None else argv))
     try:
         code = _application(arguments)(arguments, prog_name="fanpulse", standalone_mode=True)
