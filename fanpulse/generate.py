@@ -1,6 +1,7 @@
 """``fanpulse generate``."""
 
 import re
+import signal
 import sys
 import threading
 import time
@@ -110,11 +111,9 @@ def generate(
             if timer is not None:
                 timer.daemon = True
                 timer.start()
-            ended = threading.Event()
             with show, _SetAtInterrupt(stop) as signals:
                 now = live(here, config, stop, _now_ms, show.live, rate)
             parts.append(now)
-            ended.set()
             if timer is not None:
                 timer.cancel()
             spent["live"] = time.monotonic() - begun
@@ -170,8 +169,6 @@ class _SetAtInterrupt:
         self.interrupted = False
 
     def __enter__(self) -> "_SetAtInterrupt":
-        import signal
-
         self._before = {number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -182,8 +179,6 @@ class _SetAtInterrupt:
         self._event.set()
 
     def __exit__(self, *_: object) -> None:
-        import signal
-
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

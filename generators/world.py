@@ -37,6 +37,21 @@ class _Book:
     pending: dict[int, list[Columns]] = field(default_factory=dict)
 
 
+@dataclass
+class _Begun:
+    """What begins in a slot, by topic and the slot in which it happens; what happens before ``floor`` is forgotten."""
+
+    targets: dict[str, dict[int, Columns]]
+    floor: int
+
+    def forget(self, floor: int) -> None:
+        if floor > self.floor:
+            self.floor = floor
+            for targets in self.targets.values():
+                for target in [t for t in targets if t < floor]:
+                    del targets[target]
+
+
 class World:
     """A world of creators and fans.
 
@@ -58,7 +73,7 @@ class World:
         self._weather = Weather(config)
         self._reach = -(-REACH_MS // self.slot_ms)
         self._late_reach = -(-LATEST_MS // self.slot_ms)
-        self._begun: OrderedDict[tuple[int, int], dict[str, dict[int, Columns]]] = OrderedDict()
+        self._begun: OrderedDict[tuple[int, int], _Begun] = OrderedDict()
         self._slots: OrderedDict[tuple[int, int], dict[str, Columns]] = OrderedDict()
         self._sent: OrderedDict[tuple[int, int], dict[str, Records]] = OrderedDict()
         self._spread: OrderedDict[tuple[int, int], dict[str, dict[int, Records]]] = OrderedDict()
@@ -118,9 +133,12 @@ class World:
         if found is None:
             pieces: dict[str, list[Columns]] = {topic: [] for topic in SOURCES}
             for begun in range(max(self._first, slot - self._reach), slot + 1):
-                for topic, targets in self._beginning(partition, begun).items():
+                beginning = self._beginning(partition, begun, slot)
+                for topic, targets in beginning.targets.items():
                     if slot in targets:
                         pieces[topic].append(targets[slot])
+                # One slot back is kept: a call may ask for the end of it and the begin of the next.
+                beginning.forget(slot - 1)
             pieces["orders"] = self._steps(partition, slot)
             found = {}
             for topic, parts in pieces.items():
@@ -130,14 +148,16 @@ class World:
             _forget(self._slots, 2 * self.config.partitions)
         return found
 
-    def _beginning(self, partition: int, slot: int) -> dict[str, dict[int, Columns]]:
-        """What begins in a slot, by the slot in which it happens."""
+    def _beginning(self, partition: int, slot: int, target: int) -> _Begun:
+        """What begins in a slot, as far as it happens in slot ``target`` or later."""
         key = (partition, slot)
         found = self._begun.get(key)
-        if found is None:
-            found = {}
+        if found is None or target < found.floor:
+            found = _Begun({}, slot)
             for topic, columns in self._stage.begin(partition, slot).items():
-                found[topic] = _split(columns, columns["event_time"] // self.slot_ms, slot, slot + self._reach)
+                targets = columns["event_time"] // self.slot_ms
+                found.targets[topic] = _split(columns, targets, max(slot, target - 1), slot + self._reach)
+            found.floor = max(slot, target - 1)
             self._begun[key] = found
             _forget(self._begun, (self._reach + 2) * self.config.partitions)
         return found
