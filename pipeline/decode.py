@@ -67,6 +67,8 @@ class FanHasher:
 
     def column(self, ids: pl.Series) -> pl.Series:
         """Hashes of a String column, as UInt64."""
+        if ids.is_empty():
+            return pl.Series(ids.name, [], dtype=pl.UInt64)
         distinct = ids.unique()
         hashes = pl.Series([self.hash(value) for value in distinct.to_list()], dtype=pl.UInt64)
         if len(distinct) == 1:
@@ -298,9 +300,12 @@ def _checks(grammar: Grammar) -> pl.Expr:
         value = pl.col(column.name)
         sound = []
         # Bytes bound characters from above, and are cheaper to count; who exceeds them is read slowly.
-        measure = value if column.dtype == pl.Int64 else value.str.len_bytes()
-        if column.minimum is not None or column.maximum is not None:
-            sound.append(measure.is_between(column.minimum, column.maximum))
+        if column.maximum is not None:
+            sound.append((value if column.dtype == pl.Int64 else value.str.len_bytes()) <= column.maximum)
+        if column.minimum is not None:
+            # A byte is at most one character: only the first of them can be told from bytes.
+            length = value.str.len_bytes() if column.minimum <= 1 else value.str.len_chars()
+            sound.append((value if column.dtype == pl.Int64 else length) >= column.minimum)
         if column.required == grammar.kinds:
             checks.append(pl.all_horizontal(value.is_not_null(), *sound))
             continue

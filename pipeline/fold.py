@@ -29,6 +29,10 @@ class Fold(ABC):
     def take(self) -> dict[str, pl.DataFrame]:
         """Rows to store since the last take, by table; each is counted as stored from here on."""
 
+    def __len__(self) -> int:
+        """Rows in memory that may still change."""
+        return 0
+
     def restore(self, table: SnapshotTable, rows: pl.DataFrame) -> None:
         """Takes stored rows of a table as the state."""
 

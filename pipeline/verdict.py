@@ -33,7 +33,7 @@ class Verdicts:
     def __init__(self, horizon: Horizon, newest: int = NEVER, index: DedupeIndex | None = None, limit: int = 0) -> None:
         self.horizon = horizon
         self.newest = newest
-        self.index = index or DedupeIndex()
+        self.index = DedupeIndex() if index is None else index
         self._limit = limit
 
     @property

@@ -37,8 +37,8 @@ KIND_MEASURES = {
 
 CONTENT_KINDS = tuple(list(KIND_MEASURES)[:10])
 """Kinds that may name a content."""
-RECENT_MS = 2 * 86_400_000
-"""Content minutes hold only events that reached the broker within this time of happening: two days, milliseconds."""
+RECENT_MS = 3 * 86_400_000
+"""Content minutes hold only events that reached the broker within this time of happening: three days, milliseconds."""
 
 _SUMS = ("watch_ms", "completions", "stay_ms")
 _CREATOR = (*KIND_MEASURES.values(), *_SUMS)
@@ -70,6 +70,9 @@ class Engagement(Fold):
         self._time_zone = time_zone
         self._snapshots = {table.name: Snapshots(table) for table in self.tables}
         self._torn = -1
+
+    def __len__(self) -> int:
+        return sum(len(snapshots) for snapshots in self._snapshots.values())
 
     def restore(self, table: SnapshotTable, rows: pl.DataFrame) -> None:
         snapshots = self._snapshots[table.name]

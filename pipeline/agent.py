@@ -1,0 +1,186 @@
+"""The shell around a fold: from a stream of blocks to rows, checkpoint and report, in that order."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import cast
+
+import polars as pl
+
+from pipeline import checkpoint as checkpoints
+from pipeline.checkpoint import Checkpoint
+from pipeline.dead_letters import dead_letter_rows
+from pipeline.decode import Refused
+from pipeline.log import PartitionLog
+from pipeline.metrics import Metrics
+from pipeline.recovery import AgentSpec, Partition
+from pipeline.sink import Sink, Stopped
+from pipeline.transport import Delivery
+
+@dataclass(frozen=True)
+class FlushPolicy:
+    """When rows are written: after ``interval`` seconds, or once ``rows`` wait."""
+
+    interval: float
+    rows: int
+
+
+@dataclass
+class _Progress:
+    """How far an agent has folded one partition, and what it refused on the way."""
+
+    log: PartitionLog
+    next_offset: int
+    newest: int
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Agent:
+    """Runs one agent in this worker, over all partitions it holds.
+
+    A flush takes what the folds changed, stores it table by table, then the checkpoints, and then reports the
+    offsets; while it is under way the folds go on, and at most one is. A crash at any point leaves rows that are
+    right and a checkpoint that is true (DESIGN.md has the table).
+
+    ``logs`` are the partitions held now, shared with the worker. ``identity`` gives the checkpoint's cluster id,
+    topic id and parameters for a topic. ``dead_letters`` is awaited with what was refused, before it is stored; None
+    where another agent of the topic does that.
+    """
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        logs: Mapping[Partition, PartitionLog],
+        sink: Sink,
+        policy: FlushPolicy,
+        metrics: Metrics,
+        identity: Callable[[str], tuple[str, str, str]],
+        report: Callable[[str, PartitionLog, int, int], None],
+        dead_letters: Callable[[str, int, list[Refused]], Awaitable[None]] | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = spec.name
+        self._logs = logs
+        self._sink = sink
+        self._policy = policy
+        self._metrics = metrics
+        self._identity = identity
+        self._report = report
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._progress: dict[Partition, _Progress] = {}
+        self._waiting = 0
+        self._flush: asyncio.Task[None] | None = None
+        self._flushed_at = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"flush-{spec.name}")
+
+    async def run(self, stream: AsyncIterable[Delivery]) -> None:
+        """Folds every block of the stream, and holds the stream back while too many rows wait to be stored."""
+        async for delivery in stream:
+            self.take(delivery)
+            if self._waiting >= self._policy.rows:
+                await self.flush()
+
+    def take(self, delivery: Delivery) -> None:
+        """Folds one block, unless it belongs to an assignment that has ended. Broken if one before it is missing."""
+        where = (delivery.block.topic, delivery.block.partition)
+        partition_log = self._logs.get(where)
+        batch = partition_log.read(delivery) if partition_log is not None else None
+        if partition_log is None or batch is None:
+            return
+        started = time.perf_counter()
+        rows = partition_log.share(self.name, batch)
+        partition_log.folds[self.name].apply(rows)
+        progress = self._progress.get(where)
+        if progress is None or progress.log is not partition_log:
+            progress = self._progress[where] = _Progress(partition_log, batch.next, batch.newest)
+        progress.next_offset, progress.newest = batch.next, batch.newest
+        if self._dead_letters is not None:
+            own = partition_log.checkpoints[self.name]
+            progress.refused.extend(record for record in batch.refused if record.offset >= own)
+        self._waiting += len(rows)
+        self._metrics.count("stage_seconds_total", time.perf_counter() - started, self.name)
+
+    def tick(self, now: float) -> None:
+        """Starts a flush if rows wait, their time has come (``now`` is monotonic seconds), and none is under way.
+
+        Raises what the flush before it raised.
+        """
+        if self._flush is not None and self._flush.done():
+            self._flush.result()
+        elif self._flush is not None:
+            return
+        if self._progress and now - self._flushed_at >= self._policy.interval:
+            self._flushed_at = now
+            self._start_flush()
+
+    async def flush(self) -> None:
+        """Writes all that is folded, after the flush under way, and waits for it."""
+        if self._flush is not None:
+            await asyncio.shield(self._flush)
+        if self._progress:
+            self._start_flush()
+            await asyncio.shield(cast(asyncio.Task[None], self._flush))
+
+    def _start_flush(self) -> None:
+        """Takes the folds' rows now, to be written beside the stream."""
+        progress, self._progress = self._progress, {}
+        self._waiting = 0
+        current = [part for where, part in progress.items() if self._logs.get(where) is part.log]
+        tables: dict[str, list[pl.DataFrame]] = {}
+        for part in current:
+            fold = part.log.folds[self.name]
+            snapshots = {table.name for table in fold.tables}
+            for table, rows in fold.take().items():
+                columns = [pl.lit(part.log.partition, pl.UInt16).alias("partition")]
+                if table in snapshots:
+                    columns += [pl.lit("stream").alias("origin"), pl.lit(fold.version, pl.UInt16).alias("fold_version")]
+                tables.setdefault(table, []).append(rows.with_columns(columns))
+        rows_by_table = {name: pl.concat(frames) for name, frames in tables.items()}
+        self._flush = asyncio.create_task(self._store(current, rows_by_table))
+
+    async def _store(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
+        started = time.perf_counter()
+        if self._dead_letters is not None:
+            for part in parts:
+                if part.refused:
+                    await self._dead_letters(part.log.topic, part.log.partition, part.refused)
+                    tables.setdefault("dead_letters", dead_letter_rows(()))
+                    more = dead_letter_rows([(part.log.topic, part.log.partition, record) for record in part.refused])
+                    tables["dead_letters"] = pl.concat([tables["dead_letters"], more])
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._write, parts, tables)
+        except Stopped:
+            return
+        for part in parts:
+            if self._logs.get((part.log.topic, part.log.partition)) is part.log:
+                part.log.folds[self.name].evict(part.log.verdicts.horizon.oldest(part.newest))
+                self._report(self.name, part.log, part.next_offset, part.newest)
+        self._metrics.observe("flush_seconds", time.perf_counter() - started, self.name)
+
+    def _write(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
+        """In the flush thread: every table, then the checkpoints."""
+        for table, rows in tables.items():
+            self._sink.insert(table, rows)
+            self._metrics.count("rows_total", len(rows), self.name, table)
+        self._sink.insert("checkpoints", checkpoints.frame([self._checkpoint(part) for part in parts], self._now_ms()))
+
+    def _checkpoint(self, part: _Progress) -> Checkpoint:
+        topic_id, cluster_id, parameters = self._identity(part.log.topic)
+        return Checkpoint(
+            self.name,
+            part.log.topic,
+            part.log.partition,
+            part.log.folds[self.name].version,
+            part.next_offset,
+            part.newest,
+            topic_id,
+            cluster_id,
+            parameters,
+        )
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)

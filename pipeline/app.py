@@ -1,0 +1,339 @@
+"""The wiring: which agents there are, and how blocks, folds, ClickHouse and Kafka's offsets hang together."""
+
+import asyncio
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import Any
+
+import mode
+from faust.types import TP
+
+from infra.connect import clickhouse_client, broker_url, faust_credentials, kafka_admin
+from infra.errors import FanpulseError
+from infra.home import Home
+from infra.settings import Settings
+from pipeline import checkpoint as checkpoints
+from pipeline import dead_letters
+from pipeline.agent import Agent, FlushPolicy
+from pipeline.decode import Refused, reasons
+from pipeline.folds.archive import Archive
+from pipeline.folds.engagement import Engagement
+from pipeline.health import Health
+from pipeline.log import Batch, PartitionLog
+from pipeline.metrics import Metrics
+from pipeline.recovery import AgentSpec, Cluster, Partition, Recovery
+from pipeline.sink import Sink
+from pipeline.transport import BlockApp, BlockConsumer, Delivery
+from schemas.topics import SOURCES
+
+log = logging.getLogger(__name__)
+
+AGENTS: tuple[AgentSpec, ...] = (
+    AgentSpec("archive", SOURCES, lambda settings, topic: Archive(topic)),
+    AgentSpec("engagement", ("interactions",), lambda settings, topic: Engagement(settings.time_zone)),
+)
+"""Every agent of a worker. ``archive`` also keeps what was refused."""
+
+TICK = 0.1
+"""Seconds between looks at what is due."""
+
+
+class Worker:
+    """One worker: the Faust application, its agents, and what they share.
+
+    Blocks come from ``BlockTransport``; each agent folds them and stores rows, then a checkpoint, then reports; the
+    lowest report of a partition is committed to Kafka. Where to start is asked of ClickHouse at every assignment.
+
+    ``leave(exit code, reason)`` ends the process at once.
+    """
+
+    def __init__(self, settings: Settings, index: int, metrics: Metrics, leave: Callable[[int, str], None]) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._leave = leave
+        self._prefix = settings.topic_prefix
+        self._cluster = cluster(settings)
+        self._logs: dict[Partition, PartitionLog] = {}
+        self._reports: dict[TP, dict[str, int]] = {}
+        self._assignment = 0
+        self._restoring = asyncio.Lock()
+        self._progress_at = time.monotonic()
+        self._blocked_at = -math.inf
+        self._seen = self._refused = 0
+        self._stopping = threading.Event()
+        sink = Sink(self._connect, self._stopping, self._on_wait)
+        self._recovery = Recovery(settings, AGENTS, self._cluster, fan_key(settings), self._connect, self._on_batch)
+        self.app = application(settings, index)
+        self.app.offsets = self
+        self._dead_letters = self._topic("dead_letters")
+        policy = FlushPolicy(settings.flush_interval, settings.flush_rows)
+        self._agents = []
+        for spec in AGENTS:
+            keeps = self._send_dead_letters if spec.name == "archive" else None
+            agent = Agent(spec, self._logs, sink, policy, metrics, self._identity, self._report, keeps)
+            self._agents.append(agent)
+            self.app.agent(self._topic(*spec.topics), name=spec.name, concurrency=1)(_runner(agent))
+        self.app.on_partitions_revoked.connect(self._revoked)
+        self.app.on_before_shutdown.connect(self._shutting_down)
+        self.app.task(self._watch)
+        self.app.service(_service(Health(settings, index, metrics, self.status)))
+
+    def _topic(self, *names: str) -> Any:
+        return self.app.topic(
+            *(self._prefix + name for name in names), key_serializer="raw", value_serializer="raw", acks=False
+        )
+
+    # What the consumer asks for.
+
+    async def positions(self, consumer: BlockConsumer) -> dict[TP, int]:
+        """Where to read on in every assigned partition, its state restored; empty if the assignment changes meanwhile."""
+        async with self._restoring:
+            assignment, began = self._assignment, time.monotonic()
+            held = {tp: self._partition(tp) for tp in consumer.assignment() if self._partition(tp)[0] in SOURCES}
+            fresh = {tp: where for tp, where in held.items() if where not in self._logs}
+            if fresh:
+                earliest = await consumer.earliest_offsets(*fresh)
+                end = await consumer.highwaters(*fresh)
+                try:
+                    logs = await asyncio.to_thread(
+                        self._recovery.load,
+                        set(fresh.values()),
+                        {self._partition(TP(*tp)): offset for tp, offset in earliest.items()},
+                        {self._partition(TP(*tp)): offset for tp, offset in end.items()},
+                    )
+                except FanpulseError as error:
+                    self._leave(error.exit_code, error.message)
+                    raise
+                if assignment != self._assignment:
+                    return {}
+                self._logs.update(logs)
+                for partition_log in logs.values():
+                    for agent, offset in partition_log.checkpoints.items():
+                        self._set_report(agent, partition_log, offset)
+                self._metrics.set("recovery_seconds", time.monotonic() - began)
+                log.info("restored %d partitions in %.2f s", len(logs), time.monotonic() - began)
+            self._progress_at = time.monotonic()
+            return {tp: self._logs[where].position for tp, where in held.items()}
+
+    def reported(self) -> Iterable[TP]:
+        """Partitions that agents have reported for."""
+        return list(self._reports)
+
+    def committable(self, tp: TP) -> int | None:
+        """The lowest offset that all agents of the topic have stored; None if one has not reported."""
+        reports = self._reports.get(tp, {})
+        expected = sum(self._partition(tp)[0] in agent.topics for agent in AGENTS)
+        return min(reports.values()) if len(reports) == expected else None
+
+    # What happens.
+
+    async def _revoked(self, app: Any, revoked: set[TP], **kwargs: Any) -> None:
+        # Faust empties every queue at a rebalance, also those of partitions that stay: all begin anew.
+        self._assignment += 1
+        self._logs.clear()
+        self._reports.clear()
+
+    async def _shutting_down(self, app: Any, **kwargs: Any) -> None:
+        try:
+            await asyncio.wait_for(asyncio.gather(*(agent.flush() for agent in self._agents)), 5.0)
+        except (TimeoutError, Exception) as error:
+            log.warning("stopped without a last flush (%s); the next start computes it again", type(error).__name__)
+        self._stopping.set()
+
+    async def _watch(self) -> None:
+        """Starts what is due, and ends the worker when it fails or makes no progress."""
+        checked = 0.0
+        while not self.app.should_stop:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            try:
+                for agent in self._agents:
+                    agent.tick(now)
+            except Exception as error:
+                log.exception("flush failed")
+                self._leave(1, f"a flush failed: {error}")
+                return
+            if now - checked < 1.0:
+                continue
+            checked = now
+            lag = self._measure()
+            if not lag or now - self._blocked_at < 2 * self._settings.watchdog:
+                self._progress_at = max(self._progress_at, now if not lag else self._progress_at)
+            elif self._logs and now - self._progress_at > self._settings.watchdog:
+                self._leave(
+                    1, f"{lag} records wait and none was stored for {self._settings.watchdog:.0f} s: leaving to be restarted"
+                )
+                return
+
+    def _measure(self) -> int:
+        """Sets the gauges; returns the whole lag."""
+        total = 0
+        consumer = self.app.consumer
+        for (topic, partition), partition_log in list(self._logs.items()):
+            tp = TP(self._prefix + topic, partition)
+            stored = self.committable(tp) or 0
+            end = consumer.highwater(tp)
+            lag = max((end if end is not None else stored) - stored, 0)
+            total += lag
+            self._metrics.set("lag", lag, topic, partition)
+            self._metrics.set("dedupe_ids", len(partition_log.verdicts.index), topic, partition)
+        return total
+
+    def _on_batch(self, partition_log: PartitionLog, batch: Batch, seconds: float) -> None:
+        where = (partition_log.topic, partition_log.partition)
+        count = self._metrics.count
+        count("stage_seconds_total", seconds, "decode")
+        count("records_total", len(batch.rows) + len(batch.refused), *where)
+        if len(batch.rows):
+            count("events_total", len(batch.rows), *where)
+            count("duplicates_total", int(batch.rows["duplicate"].sum()), *where)
+            count("late_total", int(batch.rows["late"].sum()), *where)
+        count("extra_fields_total", batch.extra_fields, *where)
+        count("slow_path_total", batch.slow, *where)
+        for reason, number in reasons(batch.refused).items():
+            count("dead_letters_total", number, *where, reason)
+        self._guard(batch)
+
+    def _guard(self, batch: Batch) -> None:
+        """Ends the worker when too large a share is refused: then it is more likely us, or a producer gone wrong."""
+        self._seen += len(batch.rows) + len(batch.refused)
+        self._refused += len(batch.refused)
+        if self._seen < self._settings.dead_letter_window:
+            return
+        share, self._seen, self._refused = self._refused / self._seen, 0, 0
+        if share > self._settings.dead_letter_limit:
+            last = batch.refused[-1].detail if batch.refused else "earlier ones"
+            self._leave(
+                3,
+                f"{share:.0%} of the last records were refused, more than FANPULSE_DEAD_LETTER_LIMIT="
+                f"{self._settings.dead_letter_limit}: last {last}. Mend the producer, or raise the limit to let them pass",
+            )
+
+    def _report(self, agent: str, partition_log: PartitionLog, next_offset: int, newest: int) -> None:
+        self._progress_at = time.monotonic()
+        self._set_report(agent, partition_log, next_offset)
+        where = (partition_log.topic, partition_log.partition)
+        self._metrics.set("newest_event_seconds", newest / 1000, *where)
+        fold = partition_log.folds[agent]
+        self._metrics.set("state_rows", len(fold), agent, *where)
+
+    def _set_report(self, agent: str, partition_log: PartitionLog, next_offset: int) -> None:
+        tp = TP(self._prefix + partition_log.topic, partition_log.partition)
+        self._reports.setdefault(tp, {})[agent] = next_offset
+        self._metrics.set("stored_offset", next_offset, agent, partition_log.topic, partition_log.partition)
+
+    async def _send_dead_letters(self, topic: str, partition: int, refused: list[Refused]) -> None:
+        sent = [
+            await self._dead_letters.send(
+                key=dead_letters.key(topic, partition, record),
+                value=record.value,
+                headers=dead_letters.headers(topic, partition, record),
+            )
+            for record in refused
+        ]
+        await asyncio.gather(*sent)
+
+    def _on_wait(self, table: str, reason: str) -> None:
+        self._blocked_at = time.monotonic()
+        self._metrics.count("retries_total", 1, table, reason)
+
+    def status(self) -> dict[str, Any]:
+        """What health says: partitions held and seconds since something was stored or there was nothing to store."""
+        return {
+            "partitions": sorted(f"{topic}[{partition}]" for topic, partition in self._logs),
+            "seconds_since_progress": round(time.monotonic() - self._progress_at, 1),
+            "clickhouse_waiting": time.monotonic() - self._blocked_at < 2 * TICK + 10,
+        }
+
+    def _connect(self) -> Any:
+        return clickhouse_client(self._settings)
+
+    def _identity(self, topic: str) -> tuple[str, str, str]:
+        return (
+            self._cluster.topic_ids[topic],
+            self._cluster.cluster_id,
+            checkpoints.parameters(self._settings),
+        )
+
+    def _partition(self, tp: TP) -> Partition:
+        return tp.topic.removeprefix(self._prefix), tp.partition
+
+
+def application(settings: Settings, index: int) -> BlockApp:
+    """The Faust application of worker ``index``, configured; it has no agents yet."""
+    return BlockApp(
+        f"{settings.topic_prefix}fanpulse",
+        broker=broker_url(settings),
+        broker_credentials=faust_credentials(settings),
+        broker_session_timeout=settings.session_timeout,
+        broker_heartbeat_interval=settings.session_timeout / 4,
+        broker_commit_interval=1.0,
+        broker_request_timeout=max(90.0, settings.session_timeout + 1),
+        consumer_group_instance_id=f"{os.uname().nodename}-{index}",
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=settings.fetch_bytes,
+        producer_max_request_size=8 * 1024 * 1024,
+        # A buffer smaller than twice the partitions can make agents wait for each other for ever.
+        stream_buffer_maxsize=max(settings.buffer_blocks, 2 * len(SOURCES) * settings.partitions),
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        agent_supervisor=mode.CrashingSupervisor,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        store="memory://",
+        web_enabled=False,
+        autodiscover=False,
+        datadir=str(Home(settings.home).run / f"faust-{index}"),
+        canonical_url=f"http://worker-{index}.invalid",
+    )
+
+
+def _runner(agent: Agent) -> Callable[[AsyncIterable[Delivery]], Any]:
+    async def run(stream: AsyncIterable[Delivery]) -> None:
+        await agent.run(stream)
+
+    return run
+
+
+def _service(health: Health) -> type[mode.Service]:
+    class HealthService(mode.Service):
+        async def on_start(self) -> None:
+            await health.start()
+
+        async def on_stop(self) -> None:
+            await health.stop()
+
+    return HealthService
+
+
+def cluster(settings: Settings) -> Cluster:
+    """The Kafka in use. Raises InfraError if it does not answer, FanpulseError if a source topic is missing or has
+    another number of partitions than the setting."""
+    admin = kafka_admin(settings)
+    try:
+        names = [settings.topic_prefix + topic for topic in SOURCES]
+        found = {topic["name"]: topic for topic in admin.describe_topics(names) if not topic["error_code"]}
+        if missing := [name for name in names if name not in found]:
+            raise FanpulseError(f"Kafka has no topic {missing[0]}: create the topics with: fanpulse topics")
+        partitions = {topic: len(found[settings.topic_prefix + topic]["partitions"]) for topic in SOURCES}
+        for topic, number in partitions.items():
+            if number != settings.partitions:
+                raise FanpulseError(
+                    f"topic {topic} has {number} partitions, but FANPULSE_PARTITIONS={settings.partitions}: set it to "
+                    f"{number}; growing means new topics (FANPULSE_TOPIC_PREFIX) and another FANPULSE_DATABASE",
+                    exit_code=3,
+                )
+        topic_ids = {topic: str(found[settings.topic_prefix + topic]["topic_id"]) for topic in SOURCES}
+        return Cluster(str(admin.describe_cluster()["cluster_id"]), topic_ids, partitions)
+    finally:
+        admin.close()
+
+
+def fan_key(settings: Settings) -> bytes:
+    """The key that fan ids are hashed with: of the settings, else of the home."""
+    key = settings.fan_key or Home(settings.home).secrets().fan_key
+    return bytes.fromhex(key.get_secret_value())

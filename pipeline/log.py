@@ -1,0 +1,96 @@
+"""One partition of one topic, for as long as this worker holds it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.block import Block
+from pipeline.decode import Decoder, Refused
+from pipeline.fold import Fold
+from pipeline.transport import Delivery
+from pipeline.verdict import Verdicts
+
+
+class Broken(Exception):
+    """A block did not follow the one before it: records between them were lost on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A block, judged: ``rows`` (with ``late`` and ``duplicate``), ``refused`` records, and where it leaves the log:
+    ``next`` offset and ``newest`` event time (UTC ms). ``extra_fields`` and ``slow`` as in ``decode.Decoded``."""
+
+    rows: pl.DataFrame
+    refused: list[Refused]
+    start: int
+    next: int
+    newest: int
+    extra_fields: int
+    slow: int
+
+
+class PartitionLog:
+    """State of everything that reads the partition: the decoder's verdicts, and one fold an agent.
+
+    It begins at ``position``, the lowest checkpoint of its agents, with the state that each stored there, and ends
+    with the assignment: a rebalance makes new ones from ClickHouse, and what an old one still has under way is
+    ignored. ``on_batch(log, batch, seconds)`` is told of every block decoded.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        decoder: Decoder,
+        verdicts: Verdicts,
+        folds: dict[str, Fold],
+        checkpoints: dict[str, int],
+        position: int,
+        on_batch: Callable[["PartitionLog", Batch, float], None] = lambda log, batch, seconds: None,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.folds = folds
+        self.checkpoints = checkpoints
+        self.position = position
+        self.verdicts = verdicts
+        self._decoder = decoder
+        self._folded = dict.fromkeys(folds, position)
+        self._on_batch = on_batch
+
+    def read(self, delivery: Delivery) -> Batch | None:
+        """What a block holds: decoded by the first agent that asks, shared by the others.
+
+        None if the block was decoded in an assignment before this one: it comes again. Broken if one is missing.
+        """
+        if delivery.reader is None:
+            delivery.batch = self._judge(delivery.block)
+            delivery.reader = self
+        return delivery.batch if delivery.reader is self else None
+
+    def share(self, agent: str, batch: Batch) -> pl.DataFrame:
+        """The rows of a batch that an agent has not stored yet. Broken if it has not had the batch before."""
+        if batch.start > self._folded[agent]:
+            raise Broken(
+                f"{self.topic}[{self.partition}]: agent {agent} is at {self._folded[agent]}, its next batch at {batch.start}"
+            )
+        self._folded[agent] = max(batch.next, self._folded[agent])
+        own = self.checkpoints[agent]
+        return batch.rows if batch.start >= own else batch.rows.filter(pl.col("offset") >= own)
+
+    def _judge(self, block: Block) -> Batch:
+        if block.start > self.position:
+            raise Broken(
+                f"{self.topic}[{self.partition}]: a block begins at {block.start}, but {self.position} was to come"
+            )
+        start, began = self.position, time.perf_counter()
+        decoded = self._decoder.decode(block.since(start))
+        rows = self.verdicts.judge(decoded.rows)
+        self.position = max(start, block.next)
+        batch = Batch(
+            rows, decoded.refused, start, self.position, self.verdicts.newest, decoded.extra_fields, decoded.slow
+        )
+        self._on_batch(self, batch, time.perf_counter() - began)
+        return batch

@@ -1,0 +1,235 @@
+"""What a worker knows of a partition when it gets it: read from ClickHouse, checked against Kafka."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+from clickhouse_connect.driver.client import Client
+
+from infra.errors import FanpulseError
+from infra.settings import Settings
+from pipeline import checkpoint as checkpoints
+from pipeline.checkpoint import Checkpoint
+from pipeline.decode import Decoder, FanHasher
+from pipeline.dedupe import BUCKET_MS, TIME_MIX, DedupeIndex, restore
+from pipeline.fold import Fold
+from pipeline.log import Batch, PartitionLog
+from pipeline.snapshot import SnapshotTable
+from pipeline.verdict import NEVER, Horizon, Verdicts
+
+Partition = tuple[str, int]
+"""A source topic (without prefix) and a partition number."""
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """An agent: its name, the topics it reads, and its fold for one partition of a topic."""
+
+    name: str
+    topics: tuple[str, ...]
+    fold: Callable[[Settings, str], Fold]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Kafka that is read: its id, and the ids and partition counts of its source topics."""
+
+    cluster_id: str
+    topic_ids: Mapping[str, str]
+    partitions: Mapping[str, int]
+
+
+class RefusedToStart(FanpulseError):
+    """Going on would make figures wrong; the message says why and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=3)
+
+
+class Recovery:
+    """Restores partitions. Blocking; runs beside the event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        agents: tuple[AgentSpec, ...],
+        cluster: Cluster,
+        fan_key: bytes,
+        connect: Callable[[], Client],
+        on_batch: Callable[[PartitionLog, Batch, float], None],
+    ) -> None:
+        self._settings = settings
+        self._agents = agents
+        self._cluster = cluster
+        self._fans = FanHasher(fan_key)
+        self._connect = connect
+        self._on_batch = on_batch
+        self._decoders: dict[str, Decoder] = {}
+        self._horizon = Horizon(settings.allowed_lateness * 1000, settings.late_horizon * 1000)
+
+    def load(
+        self, held: set[Partition], earliest: Mapping[Partition, int], end: Mapping[Partition, int]
+    ) -> dict[Partition, PartitionLog]:
+        """A log for each partition, as at the lowest checkpoint of its agents.
+
+        ``earliest`` and ``end`` are Kafka's offsets. Raises RefusedToStart where they, the cluster, the topic, or a
+        setting contradict the checkpoints.
+        """
+        client = self._connect()
+        try:
+            stored = {(c.agent, c.topic, c.partition, c.fold_version): c for c in checkpoints.read(client)}
+            logs = {}
+            for topic in sorted({topic for topic, _ in held}):
+                here = sorted(partition for name, partition in held if name == topic)
+                logs.update(self._load_topic(client, topic, here, stored, earliest, end))
+            return logs
+        finally:
+            client.close()
+
+    def _load_topic(
+        self,
+        client: Client,
+        topic: str,
+        partitions: list[int],
+        stored: Mapping[tuple[str, str, int, int], Checkpoint],
+        earliest: Mapping[Partition, int],
+        end: Mapping[Partition, int],
+    ) -> dict[Partition, PartitionLog]:
+        agents = [agent for agent in self._agents if topic in agent.topics]
+        folds: dict[int, dict[str, Fold]] = {}
+        own: dict[int, dict[str, int]] = {}
+        position: dict[int, int] = {}
+        newest: dict[int, int] = {}
+        for partition in partitions:
+            where = (topic, partition)
+            folds[partition] = {agent.name: agent.fold(self._settings, topic) for agent in agents}
+            found = {
+                agent.name: stored.get((agent.name, topic, partition, folds[partition][agent.name].version))
+                for agent in agents
+            }
+            known = {name: held for name, held in found.items() if held is not None}
+            for held in known.values():
+                self._check(held, earliest[where], end[where])
+            if missing := [name for name in found if name not in known]:
+                old = [key for key in stored if key[0] in missing and key[1:3] == where]
+                if old or (known and earliest[where] > 0):
+                    raise RefusedToStart(
+                        f"agent {missing[0]} has no checkpoint in {topic}[{partition}] for its present definition, "
+                        "and Kafka no longer has the whole log; use a new FANPULSE_DATABASE and load the history again"
+                    )
+            own[partition] = {name: known[name].next_offset if name in known else 0 for name in found}
+            lowest = min(own[partition].values())
+            position[partition] = max(lowest, earliest[where])
+            newest[partition] = max((c.newest for c in known.values() if c.next_offset == lowest), default=NEVER)
+        indices = self._indices(client, topic, position, newest)
+        for agent in agents:
+            for table in folds[partitions[0]][agent.name].tables:
+                version = folds[partitions[0]][agent.name].version
+                for partition, rows in self._rows(client, table, version, newest).items():
+                    folds[partition][agent.name].restore(table, rows)
+        decoder = self._decoders.setdefault(topic, Decoder(topic, self._fans))
+        limit = self._settings.dedupe_limit
+        return {
+            (topic, partition): PartitionLog(
+                topic,
+                partition,
+                decoder,
+                Verdicts(self._horizon, newest[partition], indices.get(partition), limit),
+                folds[partition],
+                own[partition],
+                position[partition],
+                self._on_batch,
+            )
+            for partition in partitions
+        }
+
+    def _check(self, held: Checkpoint, earliest: int, end: int) -> None:
+        where = f"{held.topic}[{held.partition}]"
+        if held.cluster_id != self._cluster.cluster_id:
+            raise RefusedToStart(
+                f"the database was filled from Kafka cluster {held.cluster_id}, but this is {self._cluster.cluster_id}: "
+                "name the right Kafka, or use a new FANPULSE_DATABASE"
+            )
+        if held.topic_id != self._cluster.topic_ids[held.topic]:
+            raise RefusedToStart(
+                f"topic {held.topic} was deleted and made anew since the database was filled, so its offsets mean "
+                "other records: use a new FANPULSE_DATABASE"
+            )
+        if held.parameters != checkpoints.parameters(self._settings):
+            raise RefusedToStart(
+                f"the figures were made with {held.parameters}, now the settings are "
+                f"{checkpoints.parameters(self._settings)}: set them back, or use a new FANPULSE_DATABASE"
+            )
+        if end < held.next_offset:
+            raise RefusedToStart(
+                f"{where} ends at offset {end}, but agent {held.agent} has stored up to {held.next_offset}: Kafka lost "
+                "records that were acknowledged; use a new FANPULSE_DATABASE or restore the broker"
+            )
+        if earliest > held.next_offset:
+            raise RefusedToStart(
+                f"{where} begins at offset {earliest}, but agent {held.agent} stopped at {held.next_offset}: the "
+                "records between are beyond Kafka's retention and were never stored; use a new FANPULSE_DATABASE"
+            )
+
+    def _indices(
+        self, client: Client, topic: str, position: Mapping[int, int], newest: Mapping[int, int]
+    ) -> dict[int, DedupeIndex]:
+        seen = {partition: time for partition, time in newest.items() if time > NEVER}
+        indices = {}
+        for partition, time in seen.items():
+            since = self._horizon.oldest(time) // BUCKET_MS * BUCKET_MS
+            table = client.query_arrow(
+                "SELECT bitXor(xxh3(event_id), toUInt64(toUnixTimestamp64Milli(event_time)) * {mix:UInt64}) AS print, "
+                "toUnixTimestamp64Milli(event_time) AS event_time, `offset` FROM {table:Identifier} "
+                "WHERE partition = {partition:UInt16} AND `offset` < {position:Int64} AND late = 0 AND duplicate = 0 "
+                "AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')",
+                parameters={
+                    "mix": TIME_MIX,
+                    "table": f"raw_{topic}",
+                    "partition": partition,
+                    "position": position[partition],
+                    "since": since,
+                },
+            )
+            indices[partition] = restore(
+                {name: table.column(name).to_numpy() for name in ("print", "event_time", "offset")}
+            )
+        return indices
+
+    def _rows(
+        self, client: Client, table: SnapshotTable, version: int, newest: Mapping[int, int]
+    ) -> dict[int, pl.DataFrame]:
+        seen = {partition: time for partition, time in newest.items() if time > NEVER}
+        if not seen:
+            return {}
+        since = {
+            partition: table.bucket_at(self._horizon.oldest(time) - table.bucket_ms) for partition, time in seen.items()
+        }
+        oldest = min(since.values())
+        bound = "toDate(toInt32({since:Int64}))" if table.bucket == "day" else "toDateTime({since:Int64}, 'UTC')"
+        arrow = client.query_arrow(
+            f"SELECT partition, {', '.join((*table.keys, *table.measures))}, applied FROM {table.name} FINAL "
+            "WHERE has({partitions:Array(UInt16)}, partition) AND origin = 'stream' "
+            f"AND fold_version = {{version:UInt16}} AND {table.bucket} >= {bound}",
+            parameters={
+                "partitions": list(seen),
+                "version": version,
+                "since": oldest if table.bucket == "day" else oldest // 1000,
+            },
+        )
+        rows = pl.DataFrame(pl.from_arrow(arrow)).with_columns(
+            pl.col("platform").cast(pl.String), _bucket(table).alias(table.bucket)
+        )
+        found = {}
+        for partition, start in since.items():
+            bucket = pl.col(table.bucket).to_physical()
+            found[partition] = rows.filter((pl.col("partition") == partition) & (bucket >= start))
+        return found
+
+
+def _bucket(table: SnapshotTable) -> pl.Expr:
+    """The bucket column as snapshots hold it. Arrow has ClickHouse's Date as days, and DateTime as bare seconds."""
+    column = pl.col(table.bucket)
+    if table.bucket == "day":
+        return column.cast(pl.Date)
+    return (column.cast(pl.Int64) * 1000).cast(pl.Datetime("ms", "UTC"))

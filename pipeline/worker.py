@@ -1,0 +1,73 @@
+"""One worker process: ``python -m pipeline.worker INDEX``, started by ``fanpulse worker``."""
+
+import fcntl
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+# Each worker is one core's work; polars' own threads would only compete with ClickHouse and Kafka. Read at import.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+
+import mode  # noqa: E402
+
+from infra.errors import FanpulseError  # noqa: E402
+from infra.home import Home  # noqa: E402
+from infra.settings import Settings, load  # noqa: E402
+from pipeline.app import Worker  # noqa: E402
+from pipeline.metrics import Metrics  # noqa: E402
+
+log = logging.getLogger("fanpulse")
+
+
+def run(settings: Settings, index: int) -> None:
+    """Runs worker ``index`` until SIGTERM or SIGINT, or until it stops itself; ends the process.
+
+    Exit codes: 0 told to stop, 1 failed (start it again), 2 something to be mended first, 3 going on would be wrong.
+    """
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout, force=True
+    )
+    log.setLevel(logging.INFO)
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    home = Home(settings.home)
+    home.create()
+    lock = _only_one(home.run / f"worker-{index}.lock", index)
+    worker = Worker(settings, index, Metrics(), _leave)
+    log.info("worker %d: starting", index)
+    process = mode.Worker(worker.app, loglevel=None, logfile=None, daemon=True, redirect_stdouts=False, override_logging=False)
+    try:
+        process.execute_from_commandline()
+    finally:
+        lock.close()
+
+
+def _leave(code: int, reason: str) -> None:
+    """Ends the process at once: every moment is as good as a crash, and none loses or doubles anything."""
+    log.error("stopping: %s", reason)
+    print(f"fanpulse: {reason}", file=sys.stderr, flush=True)
+    logging.shutdown()
+    os._exit(code)
+
+
+def _only_one(path: Path, index: int) -> TextIO:
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise FanpulseError(f"worker {index} of this home is already running") from None
+    return lock
+
+
+def main() -> None:
+    """Entry of the process."""
+    try:
+        run(load(None), int(sys.argv[1]))
+    except FanpulseError as error:
+        print(f"fanpulse: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
