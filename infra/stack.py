@@ -106,8 +106,9 @@ class Stack:
             return ServiceRow(service.name, "crashed", None, None, None, f"see {service.log}; start it: fanpulse up")
         try:
             return ServiceRow(service.name, "running", address(), status.pid, status.since, ask())
-        except InfraError as error:
-            return ServiceRow(service.name, "silent", None, status.pid, status.since, error.message)
+        except InfraError:
+            detail = f"does not answer yet; if it stays so see {service.log}, then: fanpulse down && fanpulse up"
+            return ServiceRow(service.name, "silent", None, status.pid, status.since, detail)
 
 
 def _named_row(name: str, address: str, ask: Callable[[], str]) -> ServiceRow:

@@ -7,6 +7,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -162,3 +163,22 @@ def test_kafka_that_cannot_start_says_why(tmp_path: Path) -> None:
     (home.kafka / "data").write_text("not a directory")
     with pytest.raises(InfraError, match="kafka: cannot prepare .*data"):
         kafka.start_kafka(home)
+
+
+def test_two_ups_at_once_start_one_of_each(tmp_path: Path) -> None:
+    other = Stack(Settings(home=tmp_path))
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first, again = pool.map(lambda _: other.up(), range(2))
+        assert [(row.state, row.pid) for row in first] == [(row.state, row.pid) for row in again]
+        assert all(row.state == "running" for row in first)
+        pid = first[0].pid
+        assert pid is not None
+        # Stopped in its tracks: the port takes connections, nobody answers.
+        os.kill(pid, signal.SIGSTOP)
+        hung = other.status()[0]
+        os.kill(pid, signal.SIGCONT)
+        assert (hung.state, hung.pid) == ("silent", pid)
+        assert "does not answer yet; if it stays so see" in hung.detail
+    finally:
+        other.down()
