@@ -1,0 +1,42 @@
+"""The SQL twins of the folds: definitions in ``schemas/twins``, run by verify and by repair."""
+
+from importlib.resources import files
+
+from clickhouse_connect.driver.client import Client
+
+from infra.settings import Settings
+from pipeline.fold import Fold
+from pipeline.folds.engagement import Engagement
+from pipeline.snapshot import SnapshotTable
+
+FOLDS: dict[str, tuple[type[Fold], str]] = {"engagement": (Engagement, "interactions")}
+"""Folds that store snapshot rows, by agent: the class, and the topic that its tables are computed from."""
+
+
+def twin(name: str) -> str:
+    """Text of a twin, without its comment lines."""
+    lines = files("schemas").joinpath("twins", f"{name}.sql").read_text().splitlines()
+    return "\n".join(line for line in lines if not line.startswith("--"))
+
+
+def judge(client: Client, settings: Settings, topic: str, until: dict[int, int], into: str) -> None:
+    """Makes the table ``into`` of a topic's raw records below ``until`` (by partition), judged anew (``is_late``,
+    ``is_duplicate``), with ``minute``, ``hour`` and local ``day`` of event time."""
+    client.command(
+        f"CREATE TABLE {into} ENGINE = MergeTree ORDER BY (partition, `offset`) AS "
+        "SELECT *, toStartOfMinute(event_time) AS minute, toStartOfHour(event_time) AS hour, "
+        f"toDate(event_time, {{time_zone:String}}) AS day FROM ({twin('verdicts')})",
+        parameters={
+            "table": f"raw_{topic}",
+            "lateness_ms": settings.allowed_lateness * 1000,
+            "horizon_ms": settings.late_horizon * 1000,
+            "partitions": list(until),
+            "until": list(until.values()),
+            "time_zone": settings.time_zone,
+        },
+    )
+
+
+def columns(table: SnapshotTable) -> str:
+    """Key, partition, measure and applied columns of a snapshot table, as twins have them."""
+    return ", ".join((*table.keys, "partition", *table.measures, "applied"))

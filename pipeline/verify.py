@@ -1,0 +1,242 @@
+"""Every figure against its definition in SQL, exactly, while the stream goes on."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+
+from infra.connect import clickhouse_client
+from infra.errors import FanpulseError
+from infra.settings import Settings
+from pipeline import checkpoint as checkpoints
+from pipeline.snapshot import SnapshotTable
+from pipeline.twin import FOLDS, columns, judge, twin
+from schemas.topics import SOURCES
+
+SHOWN = 10
+"""Differing rows that are shown of each table."""
+KEPT_DAYS = 3
+"""Minutes that ClickHouse may have forgotten (TTL) are not compared: those older than this many days."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure against its twin: rows compared, how many differ, and some of those (key columns, theirs, ours)."""
+
+    name: str
+    rows: int
+    differ: int
+    examples: list[dict[str, Any]]
+
+
+def verify(
+    settings: Settings, report: Callable[[str], None] = lambda line: None, patience: float = 60.0
+) -> list[Comparison]:
+    """Compares every table of every agent at the agents' checkpoints.
+
+    A row may be ahead of the checkpoint (the flush after it has landed): it is compared at the offset it holds, for
+    which the raw rows must have got as far: ``patience`` is how many seconds to wait for that.
+
+    Raises:
+        InfraError: ClickHouse does not answer.
+        FanpulseError: there is nothing to compare, or the archive does not catch up.
+    """
+    client = clickhouse_client(settings, timeout=600)
+    try:
+        stored = checkpoints.read(client)
+        if not stored:
+            raise FanpulseError("nothing is stored yet: start a worker (fanpulse worker) or the demo (fanpulse demo)")
+        results = []
+        for topic in SOURCES:
+            until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
+            agents = [name for name, (_, source) in FOLDS.items() if source == topic]
+            with _scratch(client) as name:
+                snapshots = {}
+                for agent in agents:
+                    own = {c.partition: c.next_offset for c in stored if c.agent == agent and c.topic == topic}
+                    for table in FOLDS[agent][0].tables:
+                        report(f"reading {table.name}")
+                        version = FOLDS[agent][0].version
+                        snapshots[table.name] = (table, own, version)
+                        _snapshot(client, table, version, name(table.name))
+                        for partition, offset in _reach(client, name(table.name)).items():
+                            until[partition] = max(until.get(partition, 0), offset)
+                        until.update({p: max(until.get(p, 0), offset) for p, offset in own.items()})
+                if topic == "interactions":
+                    for grain in ("minute", "hour"):
+                        _copy_viewers(client, grain, name(f"viewers_{grain}"))
+                _await_archive(client, topic, until, patience)
+                report(f"judging {topic}")
+                judge(client, settings, topic, until, name("judged"))
+                results.append(_flags(client, topic, name("judged")))
+                for table, own, version in snapshots.values():
+                    report(f"comparing {table.name}")
+                    results.append(_compare(client, table, name(table.name), name("judged"), own))
+                if topic == "interactions":
+                    for grain in ("minute", "hour"):
+                        report(f"comparing viewers_{grain}")
+                        results.append(
+                            _compare_viewers(client, grain, name(f"viewers_{grain}"), name("judged"), until)
+                        )
+        return results
+    finally:
+        client.close()
+
+
+@contextmanager
+def _scratch(client: Client) -> Iterator[Callable[[str], str]]:
+    """Names of tables that live as long as this block."""
+    prefix, made = f"scratch_{secrets.token_hex(4)}_", []
+
+    def name(table: str) -> str:
+        full = prefix + table
+        if full not in made:
+            made.append(full)
+        return full
+
+    try:
+        yield name
+    finally:
+        for table in made:
+            client.command(f"DROP TABLE IF EXISTS {table} SYNC")
+
+
+def _snapshot(client: Client, table: SnapshotTable, version: int, into: str) -> None:
+    client.command(
+        f"CREATE TABLE {into} ENGINE = MergeTree ORDER BY tuple() AS SELECT origin, {columns(table)} "
+        f"FROM {table.name} FINAL WHERE fold_version = {{version:UInt16}}{_kept(table)}",
+        parameters={"version": version},
+    )
+
+
+def _kept(table: SnapshotTable) -> str:
+    return f" AND minute >= now() - INTERVAL {KEPT_DAYS} DAY" if table.name.endswith("content_minute") else ""
+
+
+def _reach(client: Client, snapshot: str) -> dict[int, int]:
+    rows = client.query(
+        f"SELECT partition, max(applied) + 1 FROM {snapshot} WHERE origin = 'stream' GROUP BY partition"
+    ).result_rows
+    return dict(rows)
+
+
+def _await_archive(client: Client, topic: str, until: dict[int, int], patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        held = {
+            c.partition: c.next_offset for c in checkpoints.read(client) if c.agent == "archive" and c.topic == topic
+        }
+        behind = {p: offset - held.get(p, 0) for p, offset in until.items() if held.get(p, 0) < offset}
+        if not behind:
+            return
+        if time.monotonic() > deadline:
+            partition, records = next(iter(behind.items()))
+            raise FanpulseError(
+                f"the archive of {topic}[{partition}] is {records} records behind other figures and does not catch up: "
+                "is a worker running? (fanpulse worker)",
+                exit_code=1,
+            )
+        time.sleep(0.2)
+
+
+def _flags(client: Client, topic: str, judged: str) -> Comparison:
+    """The verdicts in the raw table. What repair settled of late events is theirs to say, not the stream's."""
+    wrong = "late != is_late OR (late = 0 AND duplicate != is_duplicate)"
+    (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) FROM {judged}").result_rows
+    examples = _examples(
+        client, f"SELECT partition, `offset`, event_id, late, is_late, duplicate, is_duplicate FROM {judged} WHERE {wrong}"
+    )
+    return Comparison(f"raw_{topic}", rows, differ, examples)
+
+
+def _compare(client: Client, table: SnapshotTable, snapshot: str, judged: str, own: dict[int, int]) -> Comparison:
+    """Stream rows at the checkpoint, or where they are ahead of it at their own offset; repair rows as repaired."""
+    keys = ", ".join((*table.keys, "partition"))
+    parameters = {"partitions": list(own), "until": list(own.values())}
+    limit = "transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+    events = f"""
+        SELECT judged.* FROM {judged} AS judged
+        LEFT JOIN
+        (
+            SELECT {keys}, applied AS ahead FROM {snapshot} WHERE origin = 'stream' AND applied >= {limit}
+        ) AS further USING ({keys})
+        WHERE is_late = 0 AND is_duplicate = 0 AND `offset` < greatest({limit}, ahead + 1)
+    """
+    repaired = f"SELECT * FROM {judged} WHERE late = 1 AND repaired = 1 AND duplicate = 0"
+    kept = f"WHERE 1{_kept(table)}"
+    wanted = f"""
+        SELECT 'stream' AS origin, * FROM (WITH events AS ({events}) {twin(table.name)}) {kept}
+        UNION ALL
+        SELECT 'repair' AS origin, * FROM (WITH events AS ({repaired}) {twin(table.name)}) {kept}
+    """
+    values = (*table.measures, "applied")
+    differs = " OR ".join(f"stored.{name} != wanted.{name}" for name in values)
+    joined = f"""
+        FROM (SELECT 1 AS there, * FROM {snapshot}) AS stored
+        FULL OUTER JOIN (SELECT 1 AS there, * FROM ({wanted})) AS wanted USING (origin, {keys})
+    """
+    wrong = f"stored.there != wanted.there OR {differs}"
+    (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) {joined}", parameters=parameters).result_rows
+    shown = ", ".join(f"stored.{name} AS stored_{name}, wanted.{name} AS wanted_{name}" for name in values)
+    examples = (
+        _examples(client, f"SELECT origin, {keys}, {shown} {joined} WHERE {wrong}", parameters) if differ else []
+    )
+    return Comparison(table.name, rows, differ, [_narrow(example, values) for example in examples])
+
+
+def _narrow(example: dict[str, Any], values: tuple[str, ...]) -> dict[str, Any]:
+    """Only the values that differ."""
+    same = [name for name in values if example[f"stored_{name}"] == example[f"wanted_{name}"]]
+    dropped = {f"{side}_{name}" for name in same for side in ("stored", "wanted")}
+    return {name: value for name, value in example.items() if name not in dropped}
+
+
+def _copy_viewers(client: Client, grain: str, into: str) -> None:
+    client.command(
+        f"CREATE TABLE {into} ENGINE = MergeTree ORDER BY tuple() AS SELECT platform, creator_id, content_id, {grain}, "
+        f"uniqMerge(viewers) AS viewers FROM viewers_{grain} GROUP BY platform, creator_id, content_id, {grain}"
+    )
+
+
+def _compare_viewers(client: Client, grain: str, copy: str, judged: str, until: dict[int, int]) -> Comparison:
+    """Distinct viewers of every bucket that no record beyond ``until`` has touched since they were read."""
+    keys = f"platform, creator_id, content_id, {grain}"
+    recent = " AND appended_at < event_time + INTERVAL 3 DAY" if grain == "minute" else ""
+    kept = f"WHERE {grain} >= now() - INTERVAL {KEPT_DAYS} DAY" if grain == "minute" else ""
+    joined = f"""
+        FROM
+        (
+            SELECT 1 AS there, * FROM {copy} {kept}
+        ) AS stored
+        FULL OUTER JOIN
+        (
+            SELECT 1 AS there, * FROM
+            (
+                SELECT {keys}, uniq(fan) AS viewers FROM {judged}
+                WHERE kind = 'view' AND (is_late = 0 OR repaired = 1){recent} GROUP BY {keys}
+            ) {kept}
+        ) AS wanted USING ({keys})
+        WHERE ({keys}) NOT IN
+        (
+            SELECT platform, creator_id, content_id, toStartOf{grain.title()}(event_time) FROM raw_interactions
+            WHERE kind = 'view' AND `offset` >= transform(partition, {{partitions:Array(UInt16)}}, {{until:Array(Int64)}}, 0)
+        )
+    """
+    parameters = {"partitions": list(until), "until": list(until.values())}
+    wrong = "stored.there != wanted.there OR stored.viewers != wanted.viewers"
+    (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) {joined}", parameters=parameters).result_rows
+    examples = _examples(
+        client,
+        f"SELECT {keys}, stored.viewers AS stored_viewers, wanted.viewers AS wanted_viewers {joined} AND ({wrong})",
+        parameters,
+    )
+    return Comparison(f"viewers_{grain}", rows, differ, examples)
+
+
+def _examples(client: Client, query: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    found = client.query(f"{query} LIMIT {SHOWN}", parameters=parameters)
+    return [dict(zip(found.column_names, row, strict=True)) for row in found.result_rows]

@@ -1,0 +1,36 @@
+-- Twin of the table engagement_creator_minute: what fans did, per creator and minute.
+-- events are those of the topic interactions that count, each once, with minute, hour and day (local) of event_time.
+SELECT
+    platform,
+    creator_id,
+    minute,
+    partition,
+    countIf(kind = 'view') AS plays,
+    countIf(kind = 'like') AS likes,
+    countIf(kind = 'comment') AS comments,
+    countIf(kind = 'share') AS shares,
+    countIf(kind = 'favorite') AS favorites,
+    countIf(kind = 'follow') AS follows,
+    countIf(kind = 'unfollow') AS unfollows,
+    countIf(kind = 'profile_visit') AS profile_visits,
+    countIf(kind = 'product_exposure') AS product_exposures,
+    countIf(kind = 'product_click') AS product_clicks,
+    countIf(kind = 'live_enter') AS live_entries,
+    countIf(kind = 'live_leave') AS live_exits,
+    countIf(kind = 'live_comment') AS live_comments,
+    countIf(kind = 'live_like') AS live_likes,
+    countIf(kind = 'fan_badge_lit') AS badges_lit,
+    countIf(kind = 'group_join') AS group_joins,
+    countIf(kind = 'group_leave') AS group_leaves,
+    countIf(kind = 'group_message') AS group_messages,
+    countIf(kind = 'group_vote') AS group_votes,
+    countIf(kind = 'group_checkin') AS group_checkins,
+    countIf(kind = 'group_welfare_claim') AS welfare_claims,
+    countIf(kind = 'group_link_click') AS group_link_clicks,
+    countIf(kind = 'dm_sent') AS private_messages,
+    sumIf(ifNull(events.watch_ms, 0), kind = 'view') AS watch_ms,
+    countIf(kind = 'view' AND events.duration_ms > 0 AND events.watch_ms >= events.duration_ms) AS completions,
+    sumIf(ifNull(events.watch_ms, 0), kind = 'live_leave') AS stay_ms,
+    max(`offset`) AS applied
+FROM events
+GROUP BY platform, creator_id, minute, partition
