@@ -19,6 +19,7 @@ from generators.progress import open_world
 from generators.weather import LABELS
 from generators.world import World
 from infra.errors import FanpulseError
+from infra.topics import ensure_topics
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LINE_EVERY_S = 5.0
@@ -91,6 +92,7 @@ def generate(
     spent: dict[str, float] = {}
     parts: list[Produced] = []
     interrupted = False
+    ensure_topics(here)
     end_ms = _now_ms()
     show.say(
         f"world: seed {config.seed}, {config.fans} fans, {config.creators} creators, "

@@ -34,8 +34,8 @@ CODES: dict[str, dict[str, int]] = {
 }
 """Index of each kind in ``KIND_NAMES``."""
 
-BORN = ("slot", "number")
-COMMON = ("event_time", "fan", "creator", "kind", *BORN)
+COMMON = ("event_time", "fan", "creator", "kind", "slot", "number")
+"""Columns of every topic."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,11 @@ class Draft:
         """All events from ``from_ms`` on, numbered in the order in which they were added."""
         total = sum(self._sizes)
         values: dict[str, Ints] = {}
-        for name in ("event_time", "fan", "creator", "kind", *FIELDS[self._topic]):
+        born = {"slot": np.full(total, slot, dtype=np.int64), "number": np.arange(total, dtype=np.int64)}
+        for name in (*COMMON, *FIELDS[self._topic]):
+            if name in born:
+                values[name] = born[name]
+                continue
             column = np.full(total, -1, dtype=np.int64)
             at = 0
             for part, size in zip(self._parts, self._sizes, strict=True):
@@ -101,8 +105,6 @@ class Draft:
                     column[at : at + size] = part[name]
                 at += size
             values[name] = column
-        values["slot"] = np.full(total, slot, dtype=np.int64)
-        values["number"] = np.arange(total, dtype=np.int64)
         made = Columns(self._topic, values)
         begun = values["event_time"] >= from_ms
         return made if bool(begun.all()) else made.take(np.flatnonzero(begun))

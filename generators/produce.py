@@ -14,7 +14,7 @@ import numpy as np
 
 from generators.columns import KIND_NAMES
 from generators.config import WorldConfig
-from generators.outbox import Outbox
+from generators.outbox import Outbox, check_topics
 from generators.population import NEVER
 from generators.progress import Progress, load_progress, save_progress
 from generators.weather import LABELS
@@ -112,6 +112,7 @@ def backfill(
     if not open_:
         return produced
     with Home(settings.home).exclusive("generator"):
+        check_topics(settings, config.partitions)
         crew = _Crew(settings, config, produced.until_ms, end_ms, min(max(1, processes), len(open_)))
         try:
             for partition, until, kinds, labels in crew.reports(stop_event):
@@ -153,7 +154,8 @@ def live(
         begin = clock()
         produced = Produced(min(until.values()), begin, until)
         worlds = _worlds(config, begin, rate)
-        outbox = Outbox(settings, config.partitions, **_LIVE_OPTIONS)
+        check_topics(settings, config.partitions)
+        outbox = Outbox(settings, **_LIVE_OPTIONS)
         try:
             while not stop_event.is_set():
                 now = clock()
@@ -295,7 +297,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         world = World(config)
-        outbox = Outbox(settings, config.partitions, **_BACKFILL_OPTIONS)
+        outbox = Outbox(settings, **_BACKFILL_OPTIONS)
         try:
             _chunks(world, outbox, until_ms, end_ms, lambda: stop.is_set() or os.getppid() != parent, pipe)
         finally:
