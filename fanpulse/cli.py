@@ -26,6 +26,13 @@ COMMANDS: dict[str, Command] = {
     "up": Command("fanpulse.stack", "up", "Start the local Kafka and ClickHouse."),
     "down": Command("fanpulse.stack", "down", "Stop the local Kafka and ClickHouse."),
     "status": Command("fanpulse.stack", "status", "Show which services run, and where."),
+    "demo": Command("fanpulse.demo", "demo", "Show it all: a made-up world, its history, then live."),
+    "topics": Command("fanpulse.topics", "topics", "Create and list the Kafka topics."),
+    "migrate": Command("fanpulse.migrate", "migrate", "Create or update the ClickHouse tables."),
+    "worker": Command("fanpulse.worker", "worker", "Run workers: Kafka in, figures out."),
+    "load": Command("fanpulse.load", "load", "Send a file of your own events into the pipeline."),
+    "verify": Command("fanpulse.verify", "verify", "Compare every figure with its definition in SQL."),
+    "repair": Command("fanpulse.repair", "repair", "Take late events into the figures of their days."),
     "sql": Command("fanpulse.sql", "sql", "Run a query as the read-only analyst."),
     "doctor": Command("fanpulse.doctor", "doctor", "Check this machine, and say what mends it."),
 }

@@ -1,0 +1,42 @@
+"""``fanpulse worker``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fanpulse.context import settings
+from infra.settings import Settings
+from infra.supervisor import Child, Supervisor
+from infra.topics import ensure_topics
+from pipeline.migrate import migrate
+
+
+def worker(
+    ctx: typer.Context,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes; at most one a partition does work.")] = 1,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first; others count on. Unique per machine.")] = 0,
+) -> None:
+    """Run workers in the foreground: they read Kafka and keep the figures in ClickHouse up to date.
+
+    Topics and tables are made where they are missing. A worker that fails is started again; nothing is lost or
+    counted twice. Ctrl-C stops them.
+
+    \b
+    Examples:
+      fanpulse worker
+      fanpulse worker --workers 4
+      FANPULSE_KAFKA=kafka1:9092 FANPULSE_CLICKHOUSE=https://ch:8443 fanpulse worker
+    """
+    here = settings(ctx)
+    ensure_topics(here)
+    migrate(here)
+    raise typer.Exit(Supervisor(children(here, workers, first)).run())
+
+
+def children(here: Settings, workers: int, first: int = 0) -> list[Child]:
+    """The worker processes of a home."""
+    return [
+        Child(f"worker-{index}", [sys.executable, "-m", "pipeline.worker", str(index)], {"FANPULSE_HOME": str(here.home)})
+        for index in range(first, first + workers)
+    ]

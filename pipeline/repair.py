@@ -1,0 +1,131 @@
+"""Takes into the figures what came too late for the stream, by the same SQL that defines them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from clickhouse_connect.driver.client import Client
+
+from infra.connect import clickhouse_client
+from infra.errors import FanpulseError
+from infra.settings import Settings
+from pipeline import checkpoint as checkpoints
+from pipeline.twin import FOLDS, columns, twin
+from schemas.topics import SOURCES
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did: late events of each topic that are in the figures now, repeats among them, and rows written."""
+
+    events: dict[str, int]
+    repeats: dict[str, int]
+    rows: dict[str, int]
+
+
+def repair(
+    settings: Settings, first: date, last: date, report: Callable[[str], None] = lambda line: None
+) -> Repaired:
+    """Repairs the local calendar days ``first`` to ``last``, both included.
+
+    Whole days, because the widest bucket is a day: a row written by a repair is the exact fold of all late events of
+    its key below the archive's checkpoint, so a second repair, or one after a crash, writes the same or a better row.
+    Stream rows are never touched. First the late records are settled (a late event may repeat another), then every
+    table of every fold gets its rows.
+
+    Raises:
+        InfraError: ClickHouse does not answer.
+        FanpulseError: nothing is stored yet, or the last day is before the first.
+    """
+    if last < first:
+        raise FanpulseError(f"the last day, {last}, is before the first, {first}")
+    zone = ZoneInfo(settings.time_zone)
+    span = {
+        "since": int(datetime(first.year, first.month, first.day, tzinfo=zone).timestamp() * 1000),
+        "before": int(_midnight_after(last, zone).timestamp() * 1000),
+    }
+    client = clickhouse_client(settings, timeout=3600)
+    try:
+        stored = checkpoints.read(client)
+        if not stored:
+            raise FanpulseError("nothing is stored yet, so nothing can be repaired: start a worker (fanpulse worker)")
+        events, repeats, rows = {}, {}, {}
+        for topic in SOURCES:
+            until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
+            if not until:
+                continue
+            parameters = {**span, "partitions": list(until), "until": list(until.values())}
+            report(f"settling late {topic}")
+            _settle(client, topic, parameters)
+            events[topic], repeats[topic] = _settled(client, topic, parameters)
+            for agent, (fold, source) in FOLDS.items():
+                if source != topic:
+                    continue
+                for table in fold.tables:
+                    report(f"repairing {table.name} ({agent})")
+                    names = columns(table)
+                    late = _late(topic, "repaired = 1 AND duplicate = 0")
+                    client.command(
+                        f"INSERT INTO {table.name} (origin, fold_version, {names}) "
+                        f"SELECT 'repair', {fold.version}, {names} FROM (WITH events AS ({late}) {twin(table.name)})",
+                        parameters={**parameters, "time_zone": settings.time_zone},
+                    )
+                    rows[table.name] = int(
+                        client.query(
+                            f"SELECT count() FROM (WITH events AS ({late}) {twin(table.name)})",
+                            parameters={**parameters, "time_zone": settings.time_zone},
+                        ).result_rows[0][0]
+                    )
+        return Repaired(events, repeats, rows)
+    finally:
+        client.close()
+
+
+def _midnight_after(day: date, zone: ZoneInfo) -> datetime:
+    following = day + timedelta(days=1)
+    return datetime(following.year, following.month, following.day, tzinfo=zone)
+
+
+_RANGE = (
+    "late = 1 AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
+    "AND event_time < fromUnixTimestamp64Milli({before:Int64}, 'UTC') "
+    "AND `offset` < transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+)
+
+
+def _late(topic: str, condition: str) -> str:
+    return (
+        "SELECT *, toStartOfMinute(event_time) AS minute, toStartOfHour(event_time) AS hour, "
+        f"toDate(event_time, {{time_zone:String}}) AS day FROM raw_{topic} FINAL WHERE {_RANGE} AND {condition}"
+    )
+
+
+def _settle(client: Client, topic: str, parameters: dict[str, object]) -> None:
+    """Marks late events as repaired, and as repeats those whose event stands at a lower offset already."""
+    client.command(
+        f"""
+        INSERT INTO raw_{topic}
+        SELECT * REPLACE (1 AS repaired, `offset` > first AS duplicate) EXCEPT (first)
+        FROM raw_{topic} AS raw FINAL
+        INNER JOIN
+        (
+            SELECT partition, event_id, event_time, min(`offset`) AS first
+            FROM raw_{topic}
+            WHERE event_time >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
+                AND event_time < fromUnixTimestamp64Milli({{before:Int64}}, 'UTC')
+                AND (partition, event_id) IN (SELECT partition, event_id FROM raw_{topic} WHERE {_RANGE})
+            GROUP BY partition, event_id, event_time
+        ) AS seen USING (partition, event_id, event_time)
+        WHERE {_RANGE} AND repaired = 0
+        """,
+        parameters=parameters,
+    )
+
+
+def _settled(client: Client, topic: str, parameters: dict[str, object]) -> tuple[int, int]:
+    (events, repeats), *_ = client.query(
+        f"SELECT countIf(duplicate = 0), countIf(duplicate = 1) FROM raw_{topic} FINAL WHERE {_RANGE} AND repaired = 1",
+        parameters=parameters,
+    ).result_rows
+    return int(events), int(repeats)
