@@ -33,6 +33,9 @@ COMMANDS: dict[str, Command] = {
     "load": Command("fanpulse.load", "load", "Send a file of your own events into the pipeline."),
     "verify": Command("fanpulse.verify", "verify", "Compare every figure with its definition in SQL."),
     "repair": Command("fanpulse.repair", "repair", "Take late events into the figures of their days."),
+    "generate": Command(
+        "fanpulse.generate", "generate", "Make events of a world of creators and fans: history, then live."
+    ),
     "sql": Command("fanpulse.sql", "sql", "Run a query as the read-only analyst."),
     "doctor": Command("fanpulse.doctor", "doctor", "Check this machine, and say what mends it."),
 }
