@@ -58,7 +58,9 @@ def ensure_topics(settings: Settings) -> list[TopicState]:
                 )
             states.append(TopicState(name, number, name in missing, topic.meaning))
         if there:
-            configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in there])["topic"]
+            configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in there])[
+                "topic"
+            ]
             for name, config in configs.items():
                 if (stamp := config.get("message.timestamp.type", {}).get("value", "CreateTime")) != "LogAppendTime":
                     raise FanpulseError(
