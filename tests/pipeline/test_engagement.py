@@ -162,10 +162,8 @@ def made_log(rng: Random, size: int) -> Log:
         behind = rng.choice(
             [0, 0, 0, rng.randint(0, pace), rng.randint(0, 3 * HOUR_MS), RECENT_MS, RECENT_MS - 1, 4 * DAY_MS]
         )
-        names_content = "content_id" in KINDS["interactions"][kind].model_fields
-        watches = kind == "view" or (
-            kind.startswith("live_") and "watch_ms" in KINDS["interactions"][kind].model_fields
-        )
+        content = "content_id" in KINDS["interactions"][kind].model_fields
+        watches = kind == "view" or (kind in ("live_enter", "live_leave") and rng.random() < 0.6)
         log.append(
             {
                 "offset": offset,
@@ -174,9 +172,9 @@ def made_log(rng: Random, size: int) -> Log:
                 "event_time": rng.choice([now - behind, start]) if rng.random() < 0.3 else now - behind,
                 "platform": rng.choice(["douyin", "kuaishou"]),
                 "creator_id": rng.choice("AAB"),
-                "content_id": rng.choice(["u", "u", "v", "" if kind not in ("view", "like") else "w"]) if names_content else "",
+                "content_id": rng.choice(["u", "u", "v", "w" if kind in ("view", "like") else ""]) if content else "",
                 "kind": kind,
-                "watch_ms": rng.choice([0, 999, 1_000, 1_001, 604_800_000]) if watches and (kind == "view" or rng.random() < 0.6) else None,
+                "watch_ms": rng.choice([0, 999, 1_000, 1_001, 604_800_000]) if watches else None,
                 "duration_ms": rng.choice([0, 1_000, 604_800_000]) if kind == "view" else None,
             }
         )  # fmt: skip
@@ -313,8 +311,10 @@ def test_torn_flushes_and_replays_end_in_the_same_rows(seed: int) -> None:
 
 def event(**changed: Any) -> dict[str, Any]:
     return {
-        "offset": 0, "appended": 1_750_000_000_000, "event_id": "e", "event_time": 1_750_000_000_000, "platform": "douyin",
-        "creator_id": "A", "content_id": "u", "kind": "view", "watch_ms": 5, "duration_ms": 5, "late": 0, "duplicate": 0,
+        "offset": 0, "appended": 1_750_000_000_000, "event_id": "e", "event_time": 1_750_000_000_000,
+        "platform": "douyin", "creator_id": "A", "content_id": "u", "kind": "view",
+        "watch_ms": 5, "duration_ms": 5, "late": 0,
+        "duplicate": 0,
         **changed,
     }  # fmt: skip
 
@@ -392,7 +392,7 @@ def test_what_came_days_after_it_happened_is_not_in_content_minutes() -> None:
     ],
 )
 def test_a_day_is_the_local_day(zone: str, time: str, day: str) -> None:
-    """A zone with half an hour, with a quarter, summer time of an hour and of half an hour, and one that left out a day."""
+    """Zones with half an hour, with a quarter, summer time of an hour and of half an hour; one left out a day."""
     at = int(datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp() * 1000)
     fold = Engagement(zone)
     schema = {**COLUMNS, "late": pl.UInt8, "duplicate": pl.UInt8}
