@@ -41,16 +41,16 @@ class Audience:
 
 
 AUDIENCES: tuple[Audience, ...] = (
-    Audience("通投", None, None, None, 0.7, 0.6, 0.55),
+    Audience("通投", None, None, None, 0.7, 0.6, 0.4),
     Audience("女18-30 美妆兴趣", 0, (0, 1), 1, 1.6, 1.4, 1.1),
-    Audience("女24-40 母婴兴趣", 0, (1, 2), 6, 1.3, 1.7, 1.9),
+    Audience("女24-40 母婴兴趣", 0, (1, 2), 6, 1.3, 1.7, 2.2),
     Audience("男18-30 游戏兴趣", 1, (0, 1), 3, 1.5, 0.7, 1.2),
     Audience("美食兴趣", None, None, 0, 1.2, 1.1, 1.0),
     Audience("服饰兴趣", 0, None, 2, 1.3, 1.3, 0.8),
-    Audience("41岁以上", None, (3, 4), None, 0.8, 0.9, 2.2),
+    Audience("41岁以上", None, (3, 4), None, 0.8, 0.9, 2.6),
     Audience("数码兴趣", None, None, 9, 1.1, 0.9, 0.9),
     Audience("相似达人粉丝", None, None, 4, 1.4, 1.2, 1.5),
-    Audience("18-23 学生", None, (0,), None, 1.5, 0.5, 0.6),
+    Audience("18-23 学生", None, (0,), None, 1.5, 0.5, 0.4),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import polars as pl
 
-from generators.cast import AUDIENCES, GROUPS, INTERESTS, PLATFORMS, SEASON_MS, Cast
+from generators.cast import AUDIENCES, GROUPS, INTERESTS, PLATFORMS, SEASON_MS, Audience, Cast
 from generators.config import WorldConfig
 from generators.draws import Floats, Ints, Mask, choose, cumulate, stream, whole
 from generators.rhythm import HABITS, HOUR_MS
@@ -251,13 +251,7 @@ class Population:
         for season in np.unique(seasons).tolist():
             here = seasons == season
             fans = self.fans(season)
-            fit = fans.platform[rows[here]] == platform
-            if wanted.gender is not None:
-                fit &= fans.gender[rows[here]] == wanted.gender
-            if wanted.ages is not None:
-                fit &= np.isin(fans.age[rows[here]], wanted.ages)
-            if wanted.interest is not None:
-                fit &= fans.interest[rows[here]] == wanted.interest
+            fit = (fans.platform[rows[here]] == platform) & _fit(wanted, fans, rows[here])
             fits[here] = fit
         return numbers[fits]
 
@@ -311,18 +305,30 @@ class Population:
         fan, arrive, creator = fan[unique], arrive[unique], creator[unique]
         m = len(fan)
 
-        source = choose(cumulate(0.46, 0.0, 0.14, 0.07, 0.13, 0.04, 0.16), rng.random(m))
+        source = choose(cumulate(0.36, 0.0, 0.12, 0.06, 0.12, 0.04, 0.30), rng.random(m))
         placement = np.full(m, -1, dtype=np.int64)
         pick = rng.random(m)
-        for c, owned in enumerate(cast.placements.by_creator):
+        fans, places = self.fans(season), cast.placements
+        # The same money shows more to each person of a narrow audience than to each of a broad one.
+        reach = np.array([max(0.01, float(_fit(a, fans, np.arange(n)).mean())) for a in AUDIENCES])
+        paid = places.weight * places.click * places.convert / reach[places.audience]
+        for c, owned in enumerate(places.by_creator):
             here = np.flatnonzero((creator == c) & (source == AD))
             if len(owned) == 0:
                 source[here] = RECOMMEND
-            elif len(here):
-                worth = cast.placements.weight * cast.placements.click * cast.placements.convert
-                placement[here] = owned[choose(np.cumsum(worth[owned]), pick[here])]
+                continue
+            if len(here):
+                # Only advertisements that were targeted at such a fan can have brought it.
+                fits = np.stack([_fit(AUDIENCES[a], fans, fan[here]) for a in places.audience[owned].tolist()], axis=1)
+                worth = fits * paid[owned]
+                total = np.cumsum(worth, axis=1)
+                chosen = (total <= (pick[here] * total[:, -1])[:, None]).sum(axis=1)
+                reached = total[:, -1] > 0
+                placement[here[reached]] = owned[chosen[reached]]
+                source[here[~reached]] = RECOMMEND
         keeps = np.array([0.8, 1.0, 1.4, 1.3, 1.2, 1.8, 0.7])[source]
         keeps = keeps * np.where(placement >= 0, cast.placements.stays[placement], 1.0) * cast.stays[creator]
+        loyal = np.clip(keeps, 0.5, 1.5)
         warm = rng.random(m)
         follows = warm < np.array([0.3, 1.0, 0.5, 0.55, 0.5, 0.7, 0.6])[source]
         at_once = rng.random(m) < 0.7
@@ -349,7 +355,7 @@ class Population:
             leaves &= follow[alive] < end - HOUR_MS
             unfollow[alive[leaves]] = end[leaves]
             gap = whole(np.clip(np.exp(rng.normal(2.45, 0.75, size)), 1.2, 90) * DAY_MS)
-            back = rng.random(size) < np.where(leaves, 0.2, np.where(follows[alive], 0.62, 0.25))
+            back = rng.random(size) < np.where(leaves, 0.2, np.where(follows[alive], 0.58, 0.25)) * loyal[alive]
             at[alive] = end + gap
             alive = alive[back & (at[alive] < limit - DAY_MS)]
         # Who would follow only after the first spell does not come to it.
@@ -385,3 +391,15 @@ class Population:
 def _named(codes: Ints, names: list[str]) -> pl.Series:
     """Names of codes; null for -1."""
     return pl.Series([*names, None], dtype=pl.String).gather(np.where(codes < 0, len(names), codes))
+
+
+def _fit(audience: Audience, fans: Fans, rows: Ints) -> Mask:
+    """Whether fans belong to an audience, as far as the platform knows them."""
+    fit = np.ones(len(rows), dtype=np.bool_)
+    if audience.gender is not None:
+        fit &= fans.gender[rows] == audience.gender
+    if audience.ages is not None:
+        fit &= np.isin(fans.age[rows], audience.ages)
+    if audience.interest is not None:
+        fit &= fans.interest[rows] == audience.interest
+    return fit
