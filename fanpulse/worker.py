@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from fanpulse.context import settings
+from fanpulse.figures import read_health
+from infra.home import Home
+from infra.process import Service
 from infra.settings import Settings
 from infra.supervisor import Child, Supervisor
 from infra.topics import ensure_topics
@@ -40,3 +43,14 @@ def children(here: Settings, workers: int, first: int = 0) -> list[Child]:
         Child(f"worker-{index}", [sys.executable, "-m", "pipeline.worker", str(index)], {"FANPULSE_HOME": str(here.home)})
         for index in range(first, first + workers)
     ]
+
+
+def worker_service(here: Settings, workers: int) -> Service:
+    """The workers of a home as one background service, ready when each answers its health address."""
+    home = Home(here.home)
+
+    def ready() -> bool:
+        return read_health(here, range(workers)).workers == workers
+
+    argv = [sys.executable, "-m", "fanpulse.cli", "worker", "--workers", str(workers), "--home", str(here.home)]
+    return Service(home, "worker", argv, ready, timeout=60.0)

@@ -1,0 +1,366 @@
+"""``fanpulse demo``: the main job, from nothing to live figures."""
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
+from rich.console import Console
+from rich.live import Live
+
+from fanpulse.context import print_json, settings
+from fanpulse.figures import Rate, read_board, read_health
+from fanpulse.generate import duration
+from fanpulse.screen import View, line, picture
+from fanpulse.worker import worker_service
+from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS
+from generators.produce import Produced, backfill, live
+from generators.progress import open_world
+from generators.world import World
+from infra.connect import clickhouse_client, kafka_admin
+from infra.errors import FanpulseError
+from infra.settings import Settings
+from infra.stack import Stack
+from infra.topics import ensure_topics
+from pipeline import checkpoint as checkpoints
+from pipeline.app import AGENTS
+from pipeline.migrate import migrate
+from schemas.topics import SOURCES
+
+CREATORS_SHOWN = 12
+DRAIN_S = 300.0
+"""How long the end waits for workers to store what was sent, seconds without any progress."""
+
+
+def demo(
+    ctx: typer.Context,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=400, help=f"Days of history, in a new home. [default: {DEFAULT_DAYS}]")
+    ] = None,
+    fans: Annotated[
+        int | None, typer.Option(min=10, help=f"Fans within 45 days, in a new home. [default: {DEFAULT_FANS}]")
+    ] = None,
+    creators: Annotated[
+        int | None, typer.Option(min=2, help=f"Creators, in a new home. [default: {DEFAULT_CREATORS}]")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Live events/s on average instead of the natural rate: a load, not a comparison."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the world, in a new home. [default: 7]")] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="End after so long live: 60s, 5m, 2h. [default: at Ctrl-C]")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Worker processes.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
+) -> None:
+    """Show fanpulse at work: real Kafka, real ClickHouse, a made-up world of creators and fans.
+
+    Starts what is needed on this machine, sends the world's history, goes on live at the same rate, and shows the
+    rolling figures as they change. Ctrl-C stops everything it started; a second run goes on where it was.
+
+    \b
+    Examples:
+      fanpulse demo
+      fanpulse demo --home ./trial --days 7 --fans 2000
+      fanpulse demo --rate 2000
+      fanpulse demo --for 60s --json
+    """
+    here = settings(ctx)
+    run = _Demo(here, workers, rate, duration(for_) if for_ is not None else None)
+    options = {"seed": seed, "fans": fans, "creators": creators, "days": days}
+    with _signals(run.stop):
+        shown = _shown(run, as_json)
+        with shown:
+            result = run.run(options)
+    if as_json:
+        print_json(result)
+    else:
+        _summary(result)
+    if run.interrupted_early:
+        raise typer.Exit(130)
+
+
+class _Demo:
+    """One run. ``view`` is what the screen shows; ``stop`` ends the phase under way, and with it the run."""
+
+    def __init__(self, here: Settings, workers: int, rate: float | None, seconds: float | None) -> None:
+        self.settings = here
+        self.view = View()
+        self.stop = threading.Event()
+        self.interrupted_early = False
+        self._workers = workers
+        self._rate = rate
+        self._seconds = seconds
+        self._stored = Rate()
+        self._spent: dict[str, float] = {}
+
+    def run(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Everything, in order; returns what ``--json`` prints."""
+        here, stack = self.settings, Stack(self.settings)
+        worker = worker_service(here, self._workers)
+        ran = {row.service for row in stack.status() if row.state == "running"}
+        worked = worker.status().state == "running"
+        try:
+            with self._phase("starting Kafka and ClickHouse", "start"):
+                stack.up()
+            with self._phase("creating topics and tables", "prepare"):
+                config = open_world(here, _now_ms(), **options)
+                ensure_topics(here)
+                migrate(here)
+                before = self._counts()
+            with self._phase("starting the worker", "worker"):
+                worker.start()
+            watching = threading.Event()
+            watcher = threading.Thread(target=self._watch, args=(watching,), daemon=True)
+            watcher.start()
+            try:
+                sent = self._send(config)
+                with self._phase("storing what was sent", "drain"):
+                    lag = self._drain()
+                self.interrupted_early = self.stop.is_set() and self._seconds is not None and not self._timed_out
+            finally:
+                watching.set()
+                watcher.join()
+            return self._result(config, sent, before, lag)
+        finally:
+            self.view = replace(self.view, phase="stopping", done=None)
+            if not worked:
+                worker.stop()
+            if not ran & {"kafka", "clickhouse"}:
+                stack.down()
+
+    def _send(self, config: Any) -> list[Produced]:
+        here, world = self.settings, World(config)
+        natural = world.natural_rate
+        note = f"{config.creators} creators, {config.fans:,} fans, seed {config.seed}: {natural:.2f} events/s on average"
+        notes = (note, f"home {here.home}   analyst: fanpulse sql 'SELECT * FROM engagement_rolling'")
+        if self._rate is not None:
+            notes += (
+                f"live at {self._rate:g} events/s instead of the natural {natural:.2f} (--rate): "
+                "comparisons with yesterday show the load, not the world",
+            )
+        self.view = replace(self.view, notes=notes)
+        with self._phase("history", "history"):
+            self.view = replace(self.view, done=0.0)
+            history = backfill(here, config, config.start_ms, _now_ms(), 2, self._progress, self.stop)
+        sent = [history]
+        self._timed_out = False
+        if not self.stop.is_set():
+            with self._phase("live", "live"):
+                self._before = history.records
+                self.view = replace(self.view, done=None)
+                timer = threading.Timer(self._seconds, self._time_out) if self._seconds is not None else None
+                if timer is not None:
+                    timer.daemon = True
+                    timer.start()
+                sent.append(live(here, config, self.stop, _now_ms, self._live_progress, self._rate))
+                if timer is not None:
+                    timer.cancel()
+        return sent
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self.stop.set()
+
+    def _progress(self, produced: Produced) -> None:
+        self.view = replace(self.view, done=produced.fraction, sent=produced.records)
+
+    def _live_progress(self, produced: Produced) -> None:
+        self.view = replace(self.view, sent=self._before + produced.records)
+
+    def _watch(self, ended: threading.Event) -> None:
+        """Keeps the view up to date until told to end."""
+        client = clickhouse_client(self.settings, "analyst")
+        looked = 0.0
+        while not ended.wait(0.5):
+            health = read_health(self.settings, range(self._workers))
+            now = time.time()
+            view = replace(self.view, health=health, rate=self._stored.add(health.records), now=now)
+            if health.newest is not None and time.monotonic() - looked > 2.0:
+                # During the history the figures are those of the time it has reached.
+                at = now if self.view.done is None else min(now, health.newest)
+                with contextlib.suppress(Exception):
+                    view = replace(view, board=read_board(client, at, CREATORS_SHOWN))
+                looked = time.monotonic()
+            self.view = replace(view, phase=self.view.phase, done=self.view.done, sent=self.view.sent)
+        client.close()
+
+    def _drain(self) -> int:
+        """Waits until every agent has stored all that Kafka has; returns the lag, 0."""
+        ends = end_offsets(self.settings)
+        client = clickhouse_client(self.settings)
+        best, since = math.inf, time.monotonic()
+        try:
+            while True:
+                lag = _lag(checkpoints.read(client), ends)
+                if lag == 0:
+                    return 0
+                if lag < best:
+                    best, since = lag, time.monotonic()
+                if time.monotonic() - since > DRAIN_S:
+                    raise FanpulseError(
+                        f"{lag:,} records are sent but not stored, and nothing moves: see "
+                        f"{self.settings.home / 'logs' / 'worker.log'}",
+                        exit_code=1,
+                    )
+                time.sleep(0.2)
+        finally:
+            client.close()
+
+    def _counts(self) -> dict[str, int]:
+        client = clickhouse_client(self.settings)
+        try:
+            raw = " UNION ALL ".join(
+                f"SELECT count() AS accepted, sum(duplicate) AS duplicates, sum(late) AS late FROM raw_{topic} FINAL"
+                for topic in SOURCES
+            )
+            (accepted, duplicates, late), *_ = client.query(
+                f"SELECT sum(accepted), sum(duplicates), sum(late) FROM ({raw})"
+            ).result_rows
+            refused = client.query("SELECT count() FROM dead_letters FINAL").result_rows[0][0]
+        finally:
+            client.close()
+        return {"accepted": accepted, "rejected": refused, "duplicates": duplicates, "late": late}
+
+    def _rows(self) -> dict[str, int]:
+        client = clickhouse_client(self.settings)
+        try:
+            tables = client.query(
+                "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' "
+                "AND name NOT LIKE 'scratch%' ORDER BY name"
+            ).result_rows
+            return {name: int(client.query(f"SELECT count() FROM {name} FINAL").result_rows[0][0]) for (name,) in tables}
+        finally:
+            client.close()
+
+    def _result(self, config: Any, sent: list[Produced], before: dict[str, int], lag: int) -> dict[str, Any]:
+        counts = self._counts()
+        return {
+            "events": {"generated": sum(each.records for each in sent)}
+            | {name: counts[name] - before[name] for name in counts},
+            "rows": self._rows(),
+            "lag": lag,
+            "seconds": {name: round(spent, 2) for name, spent in self._spent.items()},
+            "world": {
+                "seed": config.seed,
+                "fans": config.fans,
+                "creators": config.creators,
+                "natural_rate": round(World(config).natural_rate, 3),
+                "rate": self._rate,
+            },
+            "home": str(self.settings.home),
+        }
+
+    @contextlib.contextmanager
+    def _phase(self, shown: str, name: str) -> Iterator[None]:
+        self.view = replace(self.view, phase=shown)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent[name] = self._spent.get(name, 0.0) + time.monotonic() - began
+
+
+def end_offsets(here: Settings) -> dict[tuple[str, int], int]:
+    """Kafka's end of every source topic and partition."""
+    admin = kafka_admin(here)
+    try:
+        asked = {
+            TopicPartition(here.topic_prefix + topic, partition): OffsetSpec.LATEST
+            for topic in SOURCES
+            for partition in range(here.partitions)
+        }
+        found = admin.list_partition_offsets(asked)
+        return {
+            (tp.topic.removeprefix(here.topic_prefix), tp.partition): int(answer.offset) for tp, answer in found.items()
+        }
+    finally:
+        admin.close()
+
+
+def _lag(stored: list[checkpoints.Checkpoint], ends: dict[tuple[str, int], int]) -> int:
+    """Records that some agent has not stored yet, summed over partitions."""
+    own = {(c.agent, c.topic, c.partition): c.next_offset for c in stored}
+    return sum(
+        max(end - min(own.get((agent.name, topic, partition), 0) for agent in AGENTS if topic in agent.topics), 0)
+        for (topic, partition), end in ends.items()
+    )
+
+
+def _summary(result: dict[str, Any]) -> None:
+    events, seconds = result["events"], result["seconds"]
+    typer.echo(
+        f"{events['generated']:,} events sent: {events['accepted']:,} accepted, {events['rejected']:,} refused, "
+        f"{events['duplicates']:,} repeats, {events['late']:,} late; lag {result['lag']}"
+    )
+    typer.echo("seconds: " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()))
+    typer.echo(f"everything is stored in {result['home']}; run the same command again to go on from here")
+
+
+def _shown(run: _Demo, as_json: bool) -> Any:
+    if as_json:
+        return contextlib.nullcontext()
+    if sys.stdout.isatty():
+        return _screen(run)
+    return _lines(run)
+
+
+@contextlib.contextmanager
+def _screen(run: _Demo) -> Iterator[None]:
+    """A picture that changes in place."""
+    with Live(get_renderable=lambda: picture(run.view), console=Console(), refresh_per_second=4, transient=False):
+        yield
+
+
+@contextlib.contextmanager
+def _lines(run: _Demo, every: float = 5.0) -> Iterator[None]:
+    """A plain line every few seconds, and whenever another phase begins."""
+    ended = threading.Event()
+
+    def write() -> None:
+        phase, last = "", 0.0
+        while not ended.wait(0.1):
+            view = run.view
+            if view.phase != phase or time.monotonic() - last >= every:
+                print(line(view), flush=True)
+                phase, last = view.phase, time.monotonic()
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the phase under way; a second one interrupts at once."""
+
+    def handle(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before: dict[int, Callable[..., Any] | int | None] = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

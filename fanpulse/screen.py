@@ -1,0 +1,148 @@
+"""How the demo looks: rich tables from figures, nothing else."""
+
+from dataclasses import dataclass, field
+from datetime import UTC
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fanpulse.figures import WINDOWS, Board, Health
+
+_STALE_S = 90.0
+
+
+@dataclass
+class View:
+    """All that one picture needs. ``phase``: what goes on; ``done``: part of the history sent, 0 to 1, or None when
+    live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse; ``now``: wall clock, UTC seconds."""
+
+    phase: str = "starting"
+    done: float | None = None
+    sent: int = 0
+    rate: float = 0.0
+    now: float = 0.0
+    health: Health = field(default_factory=Health)
+    board: Board | None = None
+    notes: tuple[str, ...] = ()
+
+
+def picture(view: View) -> RenderableType:
+    """The whole screen: what goes on, is it healthy, the figures."""
+    parts: list[RenderableType] = [_head(view), _strip(view)]
+    if view.board is not None:
+        parts += [_totals(view.board), _creators(view.board)]
+    parts += [Text(note, style="dim") for note in view.notes]
+    return Group(*parts)
+
+
+def line(view: View) -> str:
+    """The same in one plain line, for pipes and log files."""
+    health = view.health
+    done = f" {view.done:.0%}" if view.done is not None else ""
+    board = "" if view.board is None else "  plays " + " ".join(f"{w} {view.board.plays[w]:,}" for w in WINDOWS)
+    return (
+        f"{view.phase}{done}  sent {view.sent:,}  stored {view.rate:,.0f}/s  lag {health.lag:,}  "
+        f"freshness {_freshness(view)}  late {health.late:,}  repeats {health.duplicates:,}  "
+        f"refused {health.refused:,}{board}"
+    )
+
+
+def _head(view: View) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    title = Text.assemble(("fanpulse", "bold"), "  ", (view.phase, "bold cyan"))
+    if view.done is None:
+        grid.add_row(title, f"{view.sent:,} events sent in this run")
+    else:
+        bar = ProgressBar(total=1.0, completed=view.done, width=36)
+        grid.add_row(title, bar, f"{view.done:4.0%}", f"{view.sent:,} events")
+    return grid
+
+
+def _strip(view: View) -> RenderableType:
+    health = view.health
+    cells = [
+        ("events/s", f"{view.rate:,.1f}" if view.rate < 100 else f"{view.rate:,.0f}", ""),
+        ("lag", f"{health.lag:,}", "" if health.lag < 10_000 or view.done is not None else "yellow"),
+        ("freshness", _freshness(view), ""),
+        ("late", f"{health.late:,}", "yellow" if health.late else ""),
+        ("repeats", f"{health.duplicates:,}", ""),
+        ("refused", f"{health.refused:,}", "red" if health.refused else ""),
+        ("workers", str(health.workers), "" if health.workers else "red"),
+    ]
+    if health.retries:
+        cells.append(("retries", f"{health.retries:,}", "yellow"))
+    table = Table.grid(expand=True, padding=(0, 1))
+    for _ in cells:
+        table.add_column(justify="center")
+    table.add_row(*(Text(name, style="dim") for name, _, _ in cells))
+    table.add_row(*(Text(value, style=f"bold {style}".strip()) for _, value, style in cells))
+    return Panel(table, title="health", border_style="green" if health.workers else "red", padding=(0, 1))
+
+
+def _freshness(view: View) -> str:
+    newest = view.health.newest
+    if newest is None:
+        return "-"
+    behind = max(view.now - newest, 0.0)
+    if behind < _STALE_S:
+        return f"{behind:.0f} s"
+    if behind < 2 * 3600:
+        return f"{behind / 60:.0f} min"
+    return f"{behind / 86_400:.1f} days" if behind >= 2 * 86_400 else f"{behind / 3600:.1f} h"
+
+
+def _totals(board: Board) -> RenderableType:
+    table = Table.grid(expand=True, padding=(0, 1))
+    for _ in WINDOWS:
+        table.add_column(justify="center")
+    table.add_row(*(Text(f"plays, last {window}", style="dim") for window in WINDOWS))
+    table.add_row(
+        *(Text.assemble((f"{board.plays[w]:,}", "bold"), "  ", _change(board.change[w])) for w in WINDOWS)
+    )
+    local = board.at.astimezone(UTC)
+    return Panel(
+        table,
+        title=f"all creators, {local:%Y-%m-%d %H:%M} UTC",
+        subtitle="against the same window a day before",
+        border_style="cyan",
+        padding=(0, 1),
+    )
+
+
+def _creators(board: Board) -> RenderableType:
+    table = Table(expand=True, box=None, header_style="dim", padding=(0, 1), title="top creators by plays in 24 h")
+    table.add_column("creator", no_wrap=True)
+    table.add_column("platform", no_wrap=True)
+    for window in WINDOWS:
+        table.add_column(window, justify="right", no_wrap=True)
+    for name in ("24h change", "viewers", "engagement", "completed", "follows"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for creator in board.creators:
+        table.add_row(
+            creator.creator_id,
+            creator.platform,
+            *(f"{creator.plays.get(window, 0):,}" for window in WINDOWS),
+            _change(creator.change.get("24h")),
+            f"{creator.viewers:,}",
+            _percent(creator.engagement_rate),
+            _percent(creator.completion_rate),
+            f"{creator.follows:,}",
+        )
+    if not board.creators:
+        table.add_row("no plays in these windows yet")
+    return table
+
+
+def _change(ratio: float | None) -> Text:
+    if ratio is None:
+        return Text("-", style="dim")
+    return Text(f"{ratio:+.0%}", style="green" if ratio >= 0 else "red")
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.1%}"
+
+
