@@ -159,7 +159,10 @@ class Decoder:
             joined = b"\n".join(block.values[index] for index in positions.tolist())  # type: ignore[misc]
             if not len(positions):
                 return empty, list(range(total))
-        rows = pl.read_ndjson(joined, schema=self._grammar.schema)
+        try:
+            rows = pl.read_ndjson(joined, schema=self._grammar.schema)
+        except pl.exceptions.PolarsError:
+            rows = empty
         if len(rows) != len(positions):
             return empty, list(range(total))
         # As many keys as values found: no key stood twice. (A ``":`` inside a string only raises the count.)

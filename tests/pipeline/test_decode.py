@@ -235,6 +235,19 @@ def test_details_of_refusals_name_the_field_and_are_text() -> None:
     assert all(detail.encode() for detail in details)
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_where_the_fast_reader_fails_every_record_is_read_alone(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    def failing(source: bytes, schema: dict[str, Any]) -> pl.DataFrame:
+        if lost:
+            return pl.DataFrame(schema=schema)
+        raise pl.exceptions.ComputeError
+
+    monkeypatch.setattr(pl, "read_ndjson", failing)
+    values: list[bytes | None] = [canonical(plain("gifts", "gift")), b"{", canonical(plain("gifts", "guard"))]
+    decoded = assert_as_one_by_one("gifts", values)
+    assert (len(decoded.rows), decoded.slow) == (2, 3)
+
+
 def test_reasons_are_counted() -> None:
     refused = [Refused(n, 0, reason, "", None) for n, reason in enumerate(["empty", "future", "empty"])]
     assert reasons(refused) == {"empty": 2, "future": 1}
