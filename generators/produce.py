@@ -1,6 +1,7 @@
 """From the world into Kafka: history by several processes, then live at the world's own rate."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -298,6 +299,9 @@ def _work(
     try:
         world = World(config)
         outbox = Outbox(settings, **_BACKFILL_OPTIONS)
+        # Tens of thousands of records are always on their way: collecting at the default pace costs a fifth of the CPU.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         try:
             _chunks(world, outbox, until_ms, end_ms, lambda: stop.is_set() or os.getppid() != parent, pipe)
         finally:

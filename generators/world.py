@@ -21,7 +21,7 @@ from schemas.topics import DAY_MS, SOURCES
 SLOT_LENGTHS_MS = tuple(s * 1000 for s in (86_400, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 300, 60, 20, 10))
 SLOT_EVENTS = 40_000
 """Slots are as long as gives about so many events in one partition, but at most a day."""
-EVENTS_A_FAN_AND_DAY = 4.45
+EVENTS_A_FAN_AND_DAY = 4.6
 """What one unit of ``WorldConfig.fans`` gives a day at the natural rate (measured)."""
 ORDER_REACH_MS = 13 * DAY_MS
 """The steps of an order are over so long after its visit."""
