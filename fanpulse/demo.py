@@ -141,7 +141,9 @@ class _Demo:
     def _send(self, config: Any) -> list[Produced]:
         here, world = self.settings, World(config)
         natural = world.natural_rate
-        note = f"{config.creators} creators, {config.fans:,} fans, seed {config.seed}: {natural:.2f} events/s on average"
+        note = (
+            f"{config.creators} creators, {config.fans:,} fans, seed {config.seed}: {natural:.2f} events/s on average"
+        )
         notes = (note, f"home {here.home}   analyst: fanpulse sql 'SELECT * FROM engagement_rolling'")
         if self._rate is not None:
             notes += (
@@ -238,7 +240,9 @@ class _Demo:
                 "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' "
                 "AND name NOT LIKE 'scratch%' ORDER BY name"
             ).result_rows
-            return {name: int(client.query(f"SELECT count() FROM {name} FINAL").result_rows[0][0]) for (name,) in tables}
+            return {
+                name: int(client.query(f"SELECT count() FROM {name} FINAL").result_rows[0][0]) for (name,) in tables
+            }
         finally:
             client.close()
 

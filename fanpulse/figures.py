@@ -135,4 +135,3 @@ class Rate:
             del self._seen[0]
         (then, before), (last, after) = self._seen[0], self._seen[-1]
         return (after - before) / (last - then) if last > then else 0.0
-

@@ -99,9 +99,7 @@ def _totals(board: Board) -> RenderableType:
     for _ in WINDOWS:
         table.add_column(justify="center")
     table.add_row(*(Text(f"plays, last {window}", style="dim") for window in WINDOWS))
-    table.add_row(
-        *(Text.assemble((f"{board.plays[w]:,}", "bold"), "  ", _change(board.change[w])) for w in WINDOWS)
-    )
+    table.add_row(*(Text.assemble((f"{board.plays[w]:,}", "bold"), "  ", _change(board.change[w])) for w in WINDOWS))
     local = board.at.astimezone(UTC)
     return Panel(
         table,
@@ -144,5 +142,3 @@ def _change(ratio: float | None) -> Text:
 
 def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.1%}"
-
-

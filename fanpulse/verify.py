@@ -31,7 +31,8 @@ def verify(
         print_json([asdict(each) for each in found])
     else:
         print_table(
-            ["TABLE", "ROWS COMPARED", "DIFFERENT"], [[each.name, f"{each.rows:,}", f"{each.differ:,}"] for each in found]
+            ["TABLE", "ROWS COMPARED", "DIFFERENT"],
+            [[each.name, f"{each.rows:,}", f"{each.differ:,}"] for each in found],
         )
         for each in found:
             for example in each.examples:

@@ -40,7 +40,9 @@ def worker(
 def children(here: Settings, workers: int, first: int = 0) -> list[Child]:
     """The worker processes of a home."""
     return [
-        Child(f"worker-{index}", [sys.executable, "-m", "pipeline.worker", str(index)], {"FANPULSE_HOME": str(here.home)})
+        Child(
+            f"worker-{index}", [sys.executable, "-m", "pipeline.worker", str(index)], {"FANPULSE_HOME": str(here.home)}
+        )
         for index in range(first, first + workers)
     ]
 

@@ -19,6 +19,7 @@ from pipeline.recovery import AgentSpec, Partition
 from pipeline.sink import Sink, Stopped
 from pipeline.transport import Delivery
 
+
 @dataclass(frozen=True)
 class FlushPolicy:
     """When rows are written: after ``interval`` seconds, or once ``rows`` wait."""

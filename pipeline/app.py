@@ -165,7 +165,8 @@ class Worker:
                 self._progress_at = max(self._progress_at, now if not lag else self._progress_at)
             elif self._logs and now - self._progress_at > self._settings.watchdog:
                 self._leave(
-                    1, f"{lag} records wait and none was stored for {self._settings.watchdog:.0f} s: leaving to be restarted"
+                    1,
+                    f"{lag} records wait and none was stored for {self._settings.watchdog:.0f} s: leaving to be restarted",
                 )
                 return
 

@@ -38,7 +38,9 @@ class Health:
         try:
             await web.TCPSite(self._runner, "127.0.0.1", port).start()
         except OSError:
-            raise FanpulseError(f"port {port} is in use: set another FANPULSE_HEALTH_PORT, or 0 for a free one") from None
+            raise FanpulseError(
+                f"port {port} is in use: set another FANPULSE_HEALTH_PORT, or 0 for a free one"
+            ) from None
         Home(self._settings.home).write_port(f"worker-{self._index}", self._runner.addresses[0][1])
 
     async def stop(self) -> None:
@@ -52,6 +54,4 @@ class Health:
     async def _get_health(self, request: web.Request) -> web.Response:
         status = self._status()
         good = status["seconds_since_progress"] < self._settings.watchdog
-        return web.Response(
-            status=200 if good else 503, body=orjson.dumps(status), content_type="application/json"
-        )
+        return web.Response(status=200 if good else 503, body=orjson.dumps(status), content_type="application/json")

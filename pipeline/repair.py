@@ -24,9 +24,7 @@ class Repaired:
     rows: dict[str, int]
 
 
-def repair(
-    settings: Settings, first: date, last: date, report: Callable[[str], None] = lambda line: None
-) -> Repaired:
+def repair(settings: Settings, first: date, last: date, report: Callable[[str], None] = lambda line: None) -> Repaired:
     """Repairs the local calendar days ``first`` to ``last``, both included.
 
     Whole days, because the widest bucket is a day: a row written by a repair is the exact fold of all late events of

@@ -65,7 +65,9 @@ class Sink:
                     raise RefusedByClickHouse(f"{table}: {' '.join(str(error).split())[:600]}") from error
                 reason = f"code {code}" if code else type(error).__name__
             self._on_wait(table, reason)
-            log.warning("ClickHouse did not take %d rows of %s (%s); trying again in %.1f s", len(rows), table, reason, wait)
+            log.warning(
+                "ClickHouse did not take %d rows of %s (%s); trying again in %.1f s", len(rows), table, reason, wait
+            )
             if self._stopping.wait(wait):
                 raise Stopped
             wait = min(wait * 2, LONGEST_WAIT)

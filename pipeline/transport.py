@@ -194,8 +194,6 @@ class BlockTransport(Transport):
     Consumer: ClassVar[Any] = BlockConsumer
 
 
-
-
 class Offsets(Protocol):
     """Who knows where to read and what is stored."""
 

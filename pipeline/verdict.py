@@ -52,9 +52,7 @@ class Verdicts:
         on_time = ~late
         if on_time.any():
             timely = rows.filter(on_time) if late.any() else rows
-            duplicate[on_time] = self.index.repeats(
-                fingerprints(timely), times[on_time], timely["offset"].to_numpy()
-            )
+            duplicate[on_time] = self.index.repeats(fingerprints(timely), times[on_time], timely["offset"].to_numpy())
         if len(newest):
             self.newest = int(newest[-1])
             self.index.evict(self.horizon.oldest(self.newest))

@@ -79,9 +79,7 @@ def verify(
                 if topic == "interactions":
                     for grain in ("minute", "hour"):
                         report(f"comparing viewers_{grain}")
-                        results.append(
-                            _compare_viewers(client, grain, name(f"viewers_{grain}"), name("judged"), until)
-                        )
+                        results.append(_compare_viewers(client, grain, name(f"viewers_{grain}"), name("judged"), until))
         return results
     finally:
         client.close()
@@ -148,7 +146,8 @@ def _flags(client: Client, topic: str, judged: str) -> Comparison:
     wrong = "late != is_late OR (late = 0 AND duplicate != is_duplicate)"
     (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) FROM {judged}").result_rows
     examples = _examples(
-        client, f"SELECT partition, `offset`, event_id, late, is_late, duplicate, is_duplicate FROM {judged} WHERE {wrong}"
+        client,
+        f"SELECT partition, `offset`, event_id, late, is_late, duplicate, is_duplicate FROM {judged} WHERE {wrong}",
     )
     return Comparison(f"raw_{topic}", rows, differ, examples)
 
@@ -182,9 +181,7 @@ def _compare(client: Client, table: SnapshotTable, snapshot: str, judged: str, o
     wrong = f"stored.there != wanted.there OR {differs}"
     (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) {joined}", parameters=parameters).result_rows
     shown = ", ".join(f"stored.{name} AS stored_{name}, wanted.{name} AS wanted_{name}" for name in values)
-    examples = (
-        _examples(client, f"SELECT origin, {keys}, {shown} {joined} WHERE {wrong}", parameters) if differ else []
-    )
+    examples = _examples(client, f"SELECT origin, {keys}, {shown} {joined} WHERE {wrong}", parameters) if differ else []
     return Comparison(table.name, rows, differ, [_narrow(example, values) for example in examples])
 
 

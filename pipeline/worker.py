@@ -36,7 +36,9 @@ def run(settings: Settings, index: int) -> None:
     lock = _only_one(home.run / f"worker-{index}.lock", index)
     worker = Worker(settings, index, Metrics(), _leave)
     log.info("worker %d: starting", index)
-    process = mode.Worker(worker.app, loglevel=None, logfile=None, daemon=True, redirect_stdouts=False, override_logging=False)
+    process = mode.Worker(
+        worker.app, loglevel=None, logfile=None, daemon=True, redirect_stdouts=False, override_logging=False
+    )
     try:
         process.execute_from_commandline()
     finally:

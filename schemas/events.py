@@ -169,7 +169,9 @@ class Order(Event):
     kind: Literal["placed", "paid", "shipped", "refunded", "membership"]
     order_id: Id = Field(description="Order; its steps share it")
     product_id: Id = Field(description="Product, or membership plan")
-    amount_micros: Micros = Field(description="Amount of this step, millionths of a yuan; that of a refund is positive too")
+    amount_micros: Micros = Field(
+        description="Amount of this step, millionths of a yuan; that of a refund is positive too"
+    )
     coupon_micros: Micros | None = Field(None, description="Part paid by a coupon, millionths of a yuan")
     content_id: Id | None = Field(None, description="Video it came from")
     live_id: Id | None = Field(None, description="Live room it came from")
