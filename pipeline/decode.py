@@ -156,7 +156,7 @@ class Decoder:
             keep = shaped.to_numpy()
             positions = positions[keep]
             lines = lines.filter(shaped)
-            joined = b"\n".join(block.values[index] for index in positions.tolist())  # type: ignore[misc]
+            joined = b"\n".join(block.values[index] for index in positions.tolist())
             if not len(positions):
                 return empty, list(range(total))
         try:

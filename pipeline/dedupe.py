@@ -28,7 +28,7 @@ def fingerprints(rows: pl.DataFrame) -> UInt64s:
     ClickHouse computes the same as ``bitXor(xxh3(event_id), toUInt64(ms) * 11400714819323198485)``.
     Zero marks an empty slot in the index, so it becomes one.
     """
-    ids = rows.select(plh.col("event_id").nchash.xxh3_64()).to_series().to_numpy()  # type: ignore[attr-defined]
+    ids = rows.select(plh.col("event_id").nchash.xxh3_64()).to_series().to_numpy()
     times = rows["event_time"].to_numpy().astype(np.uint64) * np.uint64(TIME_MIX)
     mixed: UInt64s = ids ^ times
     mixed[mixed == 0] = 1
@@ -38,7 +38,7 @@ def fingerprints(rows: pl.DataFrame) -> UInt64s:
 class _Table:
     """Open addressing over two arrays, probed a whole batch at a time: 32 to 64 bytes an id."""
 
-    __slots__ = ("keys", "first", "used")
+    __slots__ = ("first", "keys", "used")
 
     def __init__(self, capacity: int = 1024) -> None:
         self.keys: UInt64s = np.zeros(capacity, np.uint64)

@@ -4,14 +4,15 @@ The fast path reads a whole block of JSON at once, and such readers are lenient:
 first of two equal keys wins, a missing field is a null. So a record is read fast only where a regular expression,
 made from the same pydantic models, proves its form: an object of known keys, each with a value of its type, without
 nulls. What the expression cannot say (lengths, ranges, which kind has which field) is checked on columns; choices and
-forbidden characters are part of the expression. Everything else goes to pydantic record by record, so the fast path can be wrong only by accepting, and a property test holds
-that it never accepts what pydantic refuses, nor reads another value.
+forbidden characters are part of the expression. Everything else goes to pydantic record by record, so the fast path
+can be wrong only by accepting, and a property test holds that it never accepts what pydantic refuses, nor reads
+another value.
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import annotated_types
 import polars as pl
@@ -84,14 +85,16 @@ def grammar(topic: str) -> Grammar:
 def _column(
     name: str, field: FieldInfo, required: frozenset[str], allowed: frozenset[str], kinds: frozenset[str]
 ) -> Column:
-    annotation, constraints = field.annotation, list(field.metadata)
+    annotation: Any = field.annotation
+    constraints = list(field.metadata)
     inner = [arm for arm in get_args(annotation) if arm is not type(None)]
     if type(None) in get_args(annotation):
         if len(inner) != 1:
             raise TypeError(f"field {name}: the fast path knows no union {annotation}")
         annotation = inner[0]
-    if get_origin(annotation) is not None and hasattr(annotation, "__metadata__"):
-        for extra in annotation.__metadata__:
+    annotated = getattr(annotation, "__metadata__", ())
+    if annotated:
+        for extra in annotated:
             constraints.extend(extra.metadata if isinstance(extra, FieldInfo) else [extra])
         annotation = get_args(annotation)[0]
     choices: frozenset[str] = frozenset()
