@@ -144,7 +144,7 @@ class _Demo:
         note = (
             f"{config.creators} creators, {config.fans:,} fans, seed {config.seed}: {natural:.2f} events/s on average"
         )
-        notes = (note, f"home {here.home}   analyst: fanpulse sql 'SELECT * FROM engagement_rolling'")
+        notes: tuple[str, ...] = (note, f"home {here.home}   analyst: fanpulse sql 'SELECT * FROM engagement_rolling'")
         if self._rate is not None:
             notes += (
                 f"live at {self._rate:g} events/s instead of the natural {natural:.2f} (--rate): "

@@ -25,7 +25,7 @@ def repair(
     \b
     Examples:
       fanpulse repair --from 2026-01-30 --to 2026-01-31
-      fanpulse sql 'SELECT toDate(event_time) AS day, count() FROM raw_orders FINAL WHERE late AND NOT repaired GROUP BY day'
+      fanpulse sql 'SELECT toDate(event_time) AS day, count() FROM raw_orders WHERE late AND NOT repaired GROUP BY 1'
     """
     done = mend(settings(ctx), _day(first), _day(last))
     if as_json:

@@ -7,14 +7,14 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import mode
 from faust.types import TP
 
-from infra.connect import clickhouse_client, broker_url, faust_credentials, kafka_admin
+from infra.connect import broker_url, clickhouse_client, faust_credentials, kafka_admin
 from infra.errors import FanpulseError
-from infra.home import Home
+from infra.home import Home, fan_key
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline import dead_letters
@@ -77,8 +77,8 @@ class Worker:
             agent = Agent(spec, self._logs, sink, policy, metrics, self._identity, self._report, keeps)
             self._agents.append(agent)
             self.app.agent(self._topic(*spec.topics), name=spec.name, concurrency=1)(_runner(agent))
-        self.app.on_partitions_revoked.connect(self._revoked)
-        self.app.on_before_shutdown.connect(self._shutting_down)
+        self.app.on_partitions_revoked.connect(cast(Any, self._revoked))
+        self.app.on_before_shutdown.connect(cast(Any, self._shutting_down))
         self.app.task(self._watch)
         self.app.service(_service(Health(settings, index, metrics, self.status)))
 
@@ -90,7 +90,7 @@ class Worker:
     # What the consumer asks for.
 
     async def positions(self, consumer: BlockConsumer) -> dict[TP, int]:
-        """Where to read on in every assigned partition, its state restored; empty if the assignment changes meanwhile."""
+        """Where to read on in every assigned partition, restored; empty if the assignment changes meanwhile."""
         async with self._restoring:
             assignment, began = self._assignment, time.monotonic()
             held = {tp: self._partition(tp) for tp in consumer.assignment() if self._partition(tp)[0] in SOURCES}
@@ -166,7 +166,7 @@ class Worker:
             elif self._logs and now - self._progress_at > self._settings.watchdog:
                 self._leave(
                     1,
-                    f"{lag} records wait and none was stored for {self._settings.watchdog:.0f} s: leaving to be restarted",
+                    f"{lag} records wait, none was stored for {self._settings.watchdog:.0f} s: leaving to be restarted",
                 )
                 return
 
@@ -211,7 +211,7 @@ class Worker:
             self._leave(
                 3,
                 f"{share:.0%} of the last records were refused, more than FANPULSE_DEAD_LETTER_LIMIT="
-                f"{self._settings.dead_letter_limit}: last {last}. Mend the producer, or raise the limit to let them pass",
+                f"{self._settings.dead_letter_limit}: last {last}. Mend the producer, or raise the limit",
             )
 
     def _report(self, agent: str, partition_log: PartitionLog, next_offset: int, newest: int) -> None:
@@ -332,9 +332,3 @@ def cluster(settings: Settings) -> Cluster:
         return Cluster(str(admin.describe_cluster()["cluster_id"]), topic_ids, partitions)
     finally:
         admin.close()
-
-
-def fan_key(settings: Settings) -> bytes:
-    """The key that fan ids are hashed with: of the settings, else of the home."""
-    key = settings.fan_key or Home(settings.home).secrets().fan_key
-    return bytes.fromhex(key.get_secret_value())

@@ -35,6 +35,8 @@ class Fold(ABC):
 
     def restore(self, table: SnapshotTable, rows: pl.DataFrame) -> None:
         """Takes stored rows of a table as the state."""
+        return
 
     def evict(self, oldest: int) -> None:
         """Forgets what no on-time event can change any more: buckets that ended before ``oldest`` (UTC ms)."""
+        return

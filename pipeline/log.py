@@ -74,7 +74,8 @@ class PartitionLog:
         """The rows of a batch that an agent has not stored yet. Broken if it has not had the batch before."""
         if batch.start > self._folded[agent]:
             raise Broken(
-                f"{self.topic}[{self.partition}]: agent {agent} is at {self._folded[agent]}, its next batch at {batch.start}"
+                f"{self.topic}[{self.partition}]: agent {agent} is at {self._folded[agent]}, "
+                f"its next batch begins at {batch.start}"
             )
         self._folded[agent] = max(batch.next, self._folded[agent])
         own = self.checkpoints[agent]

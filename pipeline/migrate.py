@@ -111,7 +111,8 @@ def migrate(settings: Settings, report: Callable[[Migration], None] = lambda _: 
 
 
 def _done(client: Client) -> dict[int, str]:
-    return dict(client.query("SELECT number, digest FROM migrations FINAL").result_rows)
+    rows = client.query("SELECT number, digest FROM migrations FINAL").result_rows
+    return {int(number): str(digest) for number, digest in rows}
 
 
 def _line(error: Exception) -> str:

@@ -147,7 +147,7 @@ class Recovery:
         where = f"{held.topic}[{held.partition}]"
         if held.cluster_id != self._cluster.cluster_id:
             raise RefusedToStart(
-                f"the database was filled from Kafka cluster {held.cluster_id}, but this is {self._cluster.cluster_id}: "
+                f"the database was filled from Kafka cluster {held.cluster_id}, this is {self._cluster.cluster_id}: "
                 "name the right Kafka, or use a new FANPULSE_DATABASE"
             )
         if held.topic_id != self._cluster.topic_ids[held.topic]:

@@ -17,7 +17,7 @@ from schemas.topics import SOURCES
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair did: late events of each topic that are in the figures now, repeats among them, and rows written."""
+    """What a repair did: late events of each topic now in the figures, repeats that were not, and rows written."""
 
     events: dict[str, int]
     repeats: dict[str, int]

@@ -8,7 +8,7 @@ reads the same topics through aiokafka's own records and compares.
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import faust
 import numpy as np
@@ -161,7 +161,7 @@ class BlockConsumer(Consumer):
             LOG_APPEND_TIME,
             [],
             None,
-            Delivery(block),
+            cast(Any, Delivery(block)),
             None,
             0,
             0,

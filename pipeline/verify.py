@@ -61,7 +61,7 @@ def verify(
                     for table in FOLDS[agent][0].tables:
                         report(f"reading {table.name}")
                         version = FOLDS[agent][0].version
-                        snapshots[table.name] = (table, own, version)
+                        snapshots[table.name] = (table, own)
                         _snapshot(client, table, version, name(table.name))
                         for partition, offset in _reach(client, name(table.name)).items():
                             until[partition] = max(until.get(partition, 0), offset)
@@ -73,7 +73,7 @@ def verify(
                 report(f"judging {topic}")
                 judge(client, settings, topic, until, name("judged"))
                 results.append(_flags(client, topic, name("judged")))
-                for table, own, version in snapshots.values():
+                for table, own in snapshots.values():
                     report(f"comparing {table.name}")
                     results.append(_compare(client, table, name(table.name), name("judged"), own))
                 if topic == "interactions":
@@ -119,7 +119,7 @@ def _reach(client: Client, snapshot: str) -> dict[int, int]:
     rows = client.query(
         f"SELECT partition, max(applied) + 1 FROM {snapshot} WHERE origin = 'stream' GROUP BY partition"
     ).result_rows
-    return dict(rows)
+    return {int(partition): int(offset) for partition, offset in rows}
 
 
 def _await_archive(client: Client, topic: str, until: dict[int, int], patience: float) -> None:
@@ -220,7 +220,8 @@ def _compare_viewers(client: Client, grain: str, copy: str, judged: str, until: 
         WHERE ({keys}) NOT IN
         (
             SELECT platform, creator_id, content_id, toStartOf{grain.title()}(event_time) FROM raw_interactions
-            WHERE kind = 'view' AND `offset` >= transform(partition, {{partitions:Array(UInt16)}}, {{until:Array(Int64)}}, 0)
+            WHERE kind = 'view'
+                AND `offset` >= transform(partition, {{partitions:Array(UInt16)}}, {{until:Array(Int64)}}, 0)
         )
     """
     parameters = {"partitions": list(until), "until": list(until.values())}

@@ -10,13 +10,13 @@ from typing import TextIO
 # Each worker is one core's work; polars' own threads would only compete with ClickHouse and Kafka. Read at import.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
-import mode  # noqa: E402
+import mode
 
-from infra.errors import FanpulseError  # noqa: E402
-from infra.home import Home  # noqa: E402
-from infra.settings import Settings, load  # noqa: E402
-from pipeline.app import Worker  # noqa: E402
-from pipeline.metrics import Metrics  # noqa: E402
+from infra.errors import FanpulseError
+from infra.home import Home
+from infra.settings import Settings, load
+from pipeline.app import Worker
+from pipeline.metrics import Metrics
 
 log = logging.getLogger("fanpulse")
 

@@ -68,4 +68,4 @@ def partition_for(key: bytes, partitions: int) -> int:
 
     librdkafka's default differs: set ``partitioner=murmur2_random`` there.
     """
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
