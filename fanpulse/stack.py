@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fanpulse.context import print_json, print_table, settings
+from fanpulse.worker import worker_service
 from infra.stack import ServiceRow, Stack
 
 
@@ -26,14 +27,16 @@ def up(ctx: typer.Context) -> None:
 
 
 def down(ctx: typer.Context) -> None:
-    """Stop the local Kafka and ClickHouse; their data stay.
+    """Stop the local Kafka and ClickHouse, and the worker of a demo that was killed; their data stay.
 
     \b
     Examples:
       fanpulse down
       fanpulse down --home ./second-stack
     """
-    stopped = Stack(settings(ctx)).down()
+    here = settings(ctx)
+    stopped = ["worker"] if worker_service(here, 1).stop() else []
+    stopped += Stack(here).down()
     typer.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
