@@ -13,20 +13,21 @@ import mode
 from faust.types import TP
 
 from infra.connect import broker_url, clickhouse_client, faust_credentials, kafka_admin
-from infra.errors import FanpulseError
+from infra.errors import FanpulseError, InfraError
 from infra.home import Home, fan_key
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline import dead_letters
 from pipeline.agent import Agent, FlushPolicy
 from pipeline.decode import Refused, reasons
+from pipeline.dedupe import DedupeFull
 from pipeline.folds.archive import Archive
 from pipeline.folds.engagement import Engagement
 from pipeline.health import Health
 from pipeline.log import Batch, PartitionLog
 from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Cluster, Partition, Recovery
-from pipeline.sink import Sink
+from pipeline.sink import LONGEST_WAIT, Sink
 from pipeline.transport import BlockApp, BlockConsumer, Delivery
 from schemas.topics import SOURCES
 
@@ -76,7 +77,7 @@ class Worker:
             keeps = self._send_dead_letters if spec.name == "archive" else None
             agent = Agent(spec, self._logs, sink, policy, metrics, self._identity, self._report, keeps)
             self._agents.append(agent)
-            self.app.agent(self._topic(*spec.topics), name=spec.name, concurrency=1)(_runner(agent))
+            self.app.agent(self._topic(*spec.topics), name=spec.name, concurrency=1)(self._runner(agent))
         self.app.on_partitions_revoked.connect(cast(Any, self._revoked))
         self.app.on_before_shutdown.connect(cast(Any, self._shutting_down))
         self.app.task(self._watch)
@@ -98,16 +99,11 @@ class Worker:
             if fresh:
                 earliest = await consumer.earliest_offsets(*fresh)
                 end = await consumer.highwaters(*fresh)
-                try:
-                    logs = await asyncio.to_thread(
-                        self._recovery.load,
-                        set(fresh.values()),
-                        {self._partition(TP(*tp)): offset for tp, offset in earliest.items()},
-                        {self._partition(TP(*tp)): offset for tp, offset in end.items()},
-                    )
-                except FanpulseError as error:
-                    self._leave(error.exit_code, error.message)
-                    raise
+                logs = await self._restore(
+                    set(fresh.values()),
+                    {self._partition(TP(*tp)): offset for tp, offset in earliest.items()},
+                    {self._partition(TP(*tp)): offset for tp, offset in end.items()},
+                )
                 if assignment != self._assignment:
                     return {}
                 self._logs.update(logs)
@@ -118,6 +114,21 @@ class Worker:
                 log.info("restored %d partitions in %.2f s", len(logs), time.monotonic() - began)
             self._progress_at = time.monotonic()
             return {tp: self._logs[where].position for tp, where in held.items()}
+
+    async def _restore(
+        self, held: set[Partition], earliest: dict[Partition, int], end: dict[Partition, int]
+    ) -> dict[Partition, PartitionLog]:
+        """The logs of partitions, from ClickHouse, waiting for it where it is away."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._recovery.load, held, earliest, end)
+            except InfraError as error:
+                self._on_wait("checkpoints", "unreachable")
+                log.warning("cannot restore yet: %s", error.message)
+                await asyncio.sleep(1.0)
+            except FanpulseError as error:
+                self._leave(error.exit_code, error.message)
+                raise
 
     def reported(self) -> Iterable[TP]:
         """Partitions that agents have reported for."""
@@ -130,6 +141,19 @@ class Worker:
         return min(reports.values()) if len(reports) == expected else None
 
     # What happens.
+
+    def _runner(self, agent: Agent) -> Callable[[AsyncIterable[Delivery]], Any]:
+        async def run(stream: AsyncIterable[Delivery]) -> None:
+            # Faust counts an event whose agent raised as done, so nothing may be raised to it.
+            try:
+                await agent.run(stream)
+            except DedupeFull as error:
+                self._leave(3, str(error))
+            except Exception as error:
+                log.exception("agent %s failed", agent.name)
+                self._leave(1, f"agent {agent.name} failed: {error}")
+
+        return run
 
     async def _revoked(self, app: Any, revoked: set[TP], **kwargs: Any) -> None:
         # Faust empties every queue at a rebalance, also those of partitions that stay: all begin anew.
@@ -161,8 +185,8 @@ class Worker:
                 continue
             checked = now
             lag = self._measure()
-            if not lag or now - self._blocked_at < 2 * self._settings.watchdog:
-                self._progress_at = max(self._progress_at, now if not lag else self._progress_at)
+            if not lag or now - self._blocked_at < 2 * LONGEST_WAIT:
+                self._progress_at = now
             elif self._logs and now - self._progress_at > self._settings.watchdog:
                 self._leave(
                     1,
@@ -177,7 +201,11 @@ class Worker:
         for (topic, partition), partition_log in list(self._logs.items()):
             tp = TP(self._prefix + topic, partition)
             stored = self.committable(tp) or 0
-            end = consumer.highwater(tp)
+            try:
+                end = consumer.highwater(tp)
+            except AssertionError:
+                # aiokafka's word for a partition that a rebalance has just taken away.
+                continue
             lag = max((end if end is not None else stored) - stored, 0)
             total += lag
             self._metrics.set("lag", lag, topic, partition)
@@ -291,13 +319,6 @@ def application(settings: Settings, index: int) -> BlockApp:
         datadir=str(Home(settings.home).run / f"faust-{index}"),
         canonical_url=f"http://worker-{index}.invalid",
     )
-
-
-def _runner(agent: Agent) -> Callable[[AsyncIterable[Delivery]], Any]:
-    async def run(stream: AsyncIterable[Delivery]) -> None:
-        await agent.run(stream)
-
-    return run
 
 
 def _service(health: Health) -> type[mode.Service]:

@@ -12,7 +12,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import mode
 
-from infra.errors import FanpulseError
+from infra.errors import FanpulseError, InfraError
 from infra.home import Home
 from infra.settings import Settings, load
 from pipeline.app import Worker
@@ -68,7 +68,8 @@ def main() -> None:
         run(load(None), int(sys.argv[1]))
     except FanpulseError as error:
         print(f"fanpulse: {error.message}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        # A service that is away may come back: 1 lets the supervisor try again.
+        sys.exit(1 if isinstance(error, InfraError) else error.exit_code)
 
 
 if __name__ == "__main__":
