@@ -101,21 +101,23 @@ def _late(topic: str, condition: str) -> str:
 
 def _settle(client: Client, topic: str, parameters: dict[str, object]) -> None:
     """Marks late events as repaired, and as repeats those whose event stands at a lower offset already."""
+    # The inner names differ from the raw table's, for ``USING`` would change the order of the columns; and a bare
+    # ``repaired`` in the condition would be the 1 that replaces it.
     client.command(
         f"""
         INSERT INTO raw_{topic}
-        SELECT * REPLACE (1 AS repaired, `offset` > first AS duplicate) EXCEPT (first)
+        SELECT raw.* REPLACE (1 AS repaired, raw.`offset` > first AS duplicate)
         FROM raw_{topic} AS raw FINAL
         INNER JOIN
         (
-            SELECT partition, event_id, event_time, min(`offset`) AS first
+            SELECT partition AS on_partition, event_id AS id, event_time AS at, min(`offset`) AS first
             FROM raw_{topic}
             WHERE event_time >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
                 AND event_time < fromUnixTimestamp64Milli({{before:Int64}}, 'UTC')
                 AND (partition, event_id) IN (SELECT partition, event_id FROM raw_{topic} WHERE {_RANGE})
             GROUP BY partition, event_id, event_time
-        ) AS seen USING (partition, event_id, event_time)
-        WHERE {_RANGE} AND repaired = 0
+        ) AS seen ON raw.partition = on_partition AND raw.event_id = id AND raw.event_time = at
+        WHERE {_RANGE} AND raw.repaired = 0
         """,
         parameters=parameters,
     )
