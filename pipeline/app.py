@@ -13,7 +13,7 @@ import mode
 from faust.types import TP
 
 from infra.connect import broker_url, clickhouse_client, faust_credentials, kafka_admin
-from infra.errors import FanpulseError, InfraError
+from infra.errors import FanpulseError
 from infra.home import Home, fan_key
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
@@ -27,7 +27,7 @@ from pipeline.health import Health
 from pipeline.log import Batch, PartitionLog
 from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Cluster, Partition, Recovery
-from pipeline.sink import LONGEST_WAIT, Sink
+from pipeline.sink import LONGEST_WAIT, Sink, transient
 from pipeline.transport import BlockApp, BlockConsumer, Delivery
 from schemas.topics import SOURCES
 
@@ -122,13 +122,15 @@ class Worker:
         while True:
             try:
                 return await asyncio.to_thread(self._recovery.load, held, earliest, end)
-            except InfraError as error:
-                self._on_wait("checkpoints", "unreachable")
-                log.warning("cannot restore yet: %s", error.message)
+            except Exception as error:
+                if not transient(error):
+                    log.exception("cannot restore")
+                    code = error.exit_code if isinstance(error, FanpulseError) else 1
+                    self._leave(code, " ".join(str(error).split())[:600])
+                    raise
+                self._on_wait("checkpoints", type(error).__name__)
+                log.warning("cannot restore yet: %s", error)
                 await asyncio.sleep(1.0)
-            except FanpulseError as error:
-                self._leave(error.exit_code, error.message)
-                raise
 
     def reported(self) -> Iterable[TP]:
         """Partitions that agents have reported for."""

@@ -1,7 +1,5 @@
 """The dedupe index: where each event was first seen, in buckets of event time that the watermark evicts."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -116,11 +114,9 @@ class DedupeIndex:
             del self._buckets[bucket]
 
 
-def restore(rows: dict[str, Any]) -> DedupeIndex:
-    """An index from columns ``print`` (UInt64), ``event_time`` (ms) and ``offset`` of events already stored."""
+def restore(prints: UInt64s, event_times: Int64s, offsets: Int64s) -> DedupeIndex:
+    """An index of events already stored: their fingerprints, as ClickHouse computes them, times (ms) and offsets."""
     index = DedupeIndex()
-    if len(rows["print"]):
-        prints = rows["print"].copy()
-        prints[prints == 0] = 1
-        index.repeats(prints, rows["event_time"], rows["offset"])
+    if len(prints):
+        index.repeats(np.where(prints == 0, np.uint64(1), prints), event_times, offsets)
     return index

@@ -180,7 +180,7 @@ class Recovery:
             since = self._horizon.oldest(time) // BUCKET_MS * BUCKET_MS
             table = client.query_arrow(
                 "SELECT bitXor(xxh3(event_id), toUInt64(toUnixTimestamp64Milli(event_time)) * {mix:UInt64}) AS print, "
-                "toUnixTimestamp64Milli(event_time) AS event_time, `offset` FROM {table:Identifier} "
+                "toUnixTimestamp64Milli(event_time) AS time_ms, `offset` FROM {table:Identifier} "
                 "WHERE partition = {partition:UInt16} AND `offset` < {position:Int64} AND late = 0 AND duplicate = 0 "
                 "AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')",
                 parameters={
@@ -191,9 +191,8 @@ class Recovery:
                     "since": since,
                 },
             )
-            indices[partition] = restore(
-                {name: table.column(name).to_numpy() for name in ("print", "event_time", "offset")}
-            )
+            prints, times, offsets = (table.column(name).to_numpy() for name in ("print", "time_ms", "offset"))
+            indices[partition] = restore(prints, times, offsets)
         return indices
 
     def _rows(

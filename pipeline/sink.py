@@ -59,10 +59,10 @@ class Sink:
                 # One insert may span many months (a load of old logs); each becomes its own part.
                 self._client.insert_arrow(table, arrow, settings={"max_partitions_per_insert_block": 0})
                 return
-            except (ClickHouseError, HTTPError, OSError, InfraError) as error:
-                code = error_code(error)
-                if isinstance(error, DatabaseError) and code not in TRANSIENT:
+            except FAILURES as error:
+                if not transient(error):
                     raise RefusedByClickHouse(f"{table}: {' '.join(str(error).split())[:600]}") from error
+                code = error_code(error)
                 reason = f"code {code}" if code else type(error).__name__
             self._on_wait(table, reason)
             log.warning(
@@ -71,6 +71,17 @@ class Sink:
             if self._stopping.wait(wait):
                 raise Stopped
             wait = min(wait * 2, LONGEST_WAIT)
+
+
+FAILURES = (ClickHouseError, HTTPError, OSError, InfraError)
+"""What talking to ClickHouse may raise."""
+
+
+def transient(error: BaseException) -> bool:
+    """Whether a later try may go through: ClickHouse cannot be reached, or says so."""
+    if isinstance(error, DatabaseError):
+        return error_code(error) in TRANSIENT
+    return isinstance(error, FAILURES)
 
 
 def error_code(error: BaseException) -> int:

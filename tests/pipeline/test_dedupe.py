@@ -153,15 +153,14 @@ def test_a_bucket_leaves_when_its_end_is_reached() -> None:
 def test_a_restored_index_knows_what_was_stored(
     stored: list[tuple[int, int, int]], later: list[tuple[int, int]]
 ) -> None:
-    columns = {
-        "print": np.array([event[0] for event in stored], np.uint64),
-        "event_time": np.array([event[1] for event in stored], np.int64),
-        "offset": np.array([event[2] for event in stored], np.int64),
-    }
-    kept = columns["print"].copy()
-    index, model = restore(columns), Model()
+    prints = np.array([event[0] for event in stored], np.uint64)
+    kept = prints.copy()
+    index = restore(
+        prints, np.array([event[1] for event in stored], np.int64), np.array([event[2] for event in stored], np.int64)
+    )
+    model = Model()
     model.repeats([(key or 1, time, offset) for key, time, offset in stored])
     assert len(index) == len(model.first)
-    assert columns["print"].tolist() == kept.tolist()
+    assert prints.tolist() == kept.tolist()
     events = [(key, time, 50 + n) for n, (key, time) in enumerate(later)]
     assert asked(index, events) == model.repeats(events)

@@ -118,13 +118,8 @@ def test_a_restored_worker_gives_the_same_verdicts(
         if not late and event.event_time >= horizon.oldest(before.newest)
     ]
     raw = frame(kept)
-    index = restore(
-        {
-            "print": fingerprints(raw) if kept else raw["offset"].to_numpy(),
-            "event_time": raw["event_time"].to_numpy(),
-            "offset": raw["offset"].to_numpy(),
-        }
-    )
+    prints = fingerprints(raw) if kept else np.array([], np.uint64)
+    index = restore(prints, raw["event_time"].to_numpy(), raw["offset"].to_numpy())
     after = Verdicts(horizon, before.newest, index)
     got = [each for part in split(log[checkpoint:], [cut]) for each in judged(after, part)]
     assert got == expected[checkpoint:]
