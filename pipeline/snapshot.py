@@ -107,13 +107,20 @@ class Snapshots:
                 self._buckets[bucket] = kept
 
     def restore(self, rows: pl.DataFrame) -> None:
-        """Takes stored rows (key columns, measures, applied) as the state; they are not dirty."""
+        """Takes stored rows (key columns, measures, applied) as the state; they are not dirty.
+
+        Of several rows with one key, also of earlier calls, the one with the highest ``applied`` stays.
+        """
         if rows.is_empty():
             return
+        rows = rows.sort("applied")
         keys = self.key_columns(rows.with_columns(pl.col(self.table.bucket).cast(self.table.bucket_type)))
         slots = np.fromiter((self._slot(key) for key in keys), np.int64, len(rows))
-        self._values[slots] = rows.select(self.table.measures).to_numpy()
-        self._applied[slots] = rows["applied"].to_numpy()
+        applied = rows["applied"].to_numpy()
+        ahead = applied > self._applied[slots]
+        # Where a slot stands several times, the last assignment stays.
+        self._values[slots[ahead]] = rows.select(self.table.measures).to_numpy()[ahead]
+        self._applied[slots[ahead]] = applied[ahead]
 
     def key_columns(self, rows: pl.DataFrame) -> list[tuple[Any, ...]]:
         """Keys of rows that have the key columns, the bucket in its stored type."""

@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,21 @@ def test_restoring_no_rows_does_nothing() -> None:
     snapshots = Snapshots(MINUTES)
     snapshots.restore(snapshots.take())
     assert (len(snapshots), snapshots.highest) == (0, -1)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("calls", [1, 3])
+def test_of_restored_rows_with_one_key_the_most_advanced_stays(order: tuple[int, ...], calls: int) -> None:
+    first, second = Snapshots(MINUTES), Snapshots(MINUTES)
+    states = []
+    for offset in range(3):
+        contribute(first, ("a", 0), 0, 5 - 4 * offset, offset)
+        contribute(first, (f"other{offset}", 0), 1, 1, offset)
+        states.append(first.take())
+    stored = [states[number] for number in order]
+    for part in stored if calls == 3 else [pl.concat(stored)]:
+        second.restore(part)
+    assert second.take().is_empty()
+    assert (len(second), second.highest, second.applied([("a", 0)]).tolist()) == (4, 2, [2])
+    contribute(second, ("a", 0), 2, 7, 3)
+    assert numbers(second, second.take()) == {("a", 0): (3, 0, 7, 3)}
