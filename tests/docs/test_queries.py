@@ -1,0 +1,90 @@
+"""Every query of the documentation, as the analyst, on a small world that went through the whole pipeline."""
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from pages import PAGES, ROOT, blocks
+
+from fanpulse.demo import end_offsets
+from generators.produce import backfill
+from generators.progress import open_world
+from infra.connect import clickhouse_address, clickhouse_client, kafka_address
+from infra.settings import PREFIX, Settings
+from infra.stack import Stack
+from infra.topics import ensure_topics
+from pipeline import checkpoint as checkpoints
+from pipeline.migrate import migrate
+
+QUERIES = {
+    f"{page.relative_to(ROOT)}-{number}": text
+    for page in PAGES
+    for number, text in enumerate(blocks(page, "sql"), start=1)
+}
+STORED_WITHIN_S = 60
+
+
+def stored(settings: Settings, client: Client) -> bool:
+    """Whether every agent has stored all that is in Kafka."""
+    own = [((c.topic, c.partition), c.next_offset) for c in checkpoints.read(client)]
+    ends = end_offsets(settings)
+    return {where for where, _ in own} >= {where for where, end in ends.items() if end} and all(
+        offset >= ends[where] for where, offset in own
+    )
+
+
+@pytest.fixture(scope="module")
+def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """The analyst's client in a database that holds two days of a world in bad weather, up to now."""
+    name = secrets.token_hex(4)
+    known = stack.home.secrets()
+    settings = Settings(
+        home=tmp_path_factory.mktemp("home"),
+        kafka=kafka_address(stack.settings),
+        clickhouse=clickhouse_address(stack.settings),
+        clickhouse_user="app",
+        clickhouse_password=known.app_password,
+        clickhouse_analyst_user="analyst",
+        clickhouse_analyst_password=known.analyst_password,
+        database=f"fanpulse_{name}",
+        topic_prefix=f"docs{name}.",
+    )
+    variables = {
+        PREFIX + field.upper(): value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        for field in settings.model_fields_set
+        if (value := getattr(settings, field)) is not None
+    }
+    ensure_topics(settings)
+    migrate(settings)
+    now = time.time_ns() // 1_000_000
+    world = open_world(settings, now, days=2, creators=20, duplicates=0.01, late=0.02, malformed=0.005)
+    worker = subprocess.Popen([sys.executable, "-m", "pipeline.worker", "0"], env={**os.environ, **variables}, cwd=ROOT)
+    try:
+        backfill(settings, world, world.start_ms, now)
+        with contextlib.closing(clickhouse_client(settings)) as client:
+            deadline = time.monotonic() + STORED_WITHIN_S
+            while not stored(settings, client):
+                assert worker.poll() is None, "the worker has ended"
+                assert time.monotonic() < deadline, "not stored in time"
+                time.sleep(0.2)
+        with contextlib.closing(clickhouse_client(settings, "analyst")) as client:
+            yield client
+    finally:
+        worker.terminate()
+        worker.wait(20)
+        with contextlib.closing(clickhouse_client(settings, database="system")) as client:
+            client.command(f"DROP DATABASE IF EXISTS {settings.database} SYNC")
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_query_answers(analyst: Client, name: str) -> None:
+    result = analyst.query(QUERIES[name])
+    assert result.result_rows
+    assert len(set(result.column_names)) == len(result.column_names)
