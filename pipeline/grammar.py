@@ -23,6 +23,7 @@ from schemas.events import KINDS, MODELS
 # Strings: no control characters, and of the escapes only those that stand for one character and are no half of a
 # surrogate pair (readers differ on lone halves).
 _STRING = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?:[0-9a-cA-CeEfF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))*"'
+# The pattern of a string that may hold all characters but some; pydantic and polars read it with the same engine.
 _EXCLUDING = re.compile(r"\^\[\^([^\]]+)\]\+\$")
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"
 

@@ -23,8 +23,9 @@ MAX_MICROS = 10**15
 MAX_DURATION_MS = 7 * 86_400_000
 """Longest stay or play in one event: a week, in milliseconds."""
 
-# An id is 1-64 characters without spaces or control characters; a label may hold spaces; text may hold anything.
-Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f]+$")]
+# An id is 1-64 characters without separators, control and format characters, so that ids that look empty or equal but
+# for a space or an invisible mark do not exist; a label may hold spaces; text may hold anything.
+Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\p{Z}\p{Cc}\p{Cf}]+$")]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 Micros = Annotated[int, Field(ge=0, le=MAX_MICROS)]

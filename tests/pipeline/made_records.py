@@ -19,9 +19,9 @@ REASONS = (
 )  # fmt: skip
 """Every code that a record can be refused with."""
 
-_PLAIN = "abcXYZ019-_.:/#%{}[],'~中文é😀\u2028\ufeff\U0010ffff"
+_PLAIN = "abcXYZ019-_.:/#%{}[],'~中文é😀\u0301\ue000\U0010ffff"
 _COMMON = "abcxyz0189-_中文"
-_SPACED = _PLAIN + " \u00a0\u3000"
+_SPACED = _PLAIN + " \u00a0\u3000\u0085\u00ad\u200b\u202e\u2028\ufeff"
 _ANY = _SPACED + '"\\\n\r\t\b\f/\x00\x01\x1f\x7f\u0085'
 _NUMBERS = (
     "0", "-0", "00", "01", "1", "-1", "+1", "1.0", "1e3", "1E3", "1e400", ".5", "5.", "0x10", "NaN", "Infinity", "-",
@@ -38,6 +38,7 @@ _STRINGS = (
     rb'"a\"', rb'"a', rb"'a'", b'"a\x00b"', b'"a\x1fb"', b'"a\tb"', b'"a\nb"', b'"a\x7fb"', b'"\xff"', b'"\xc0\x80"',
     b'"\xed\xa0\x80"', b'"\xe4\xb8"', b'"\xf4\x90\x80\x80"', b'"a":', b'"a","b":"c"', b'"view"', b'"VIEW"',
     b'"vi\\u0065w"', b'"douyin"', b'"douyin "', b'"feed"', b'"\xef\xbb\xbf"', b'"\xc2\x85"', b'"\xe2\x80\xa8"',
+    b'"\xe2\x80\x8b"', b'"a\xc2\xa0b"', b'"a\xcc\x81"',
     b'"123"', b'"1e3"'
    ,
     b'"2024-01-01"', b'"2024-01-01T00:00:00Z"', b"a", b'["a"]', b'{"a":1}', b"nul", b"None",
@@ -82,7 +83,7 @@ def sound_value(rng: Random, field: dict[str, Any]) -> Any:
         return rng.choice([low, high, rng.randint(low, high), min(high, low + rng.randint(0, 1000))])
     alphabet = _ANY
     if pattern := field.get("pattern"):
-        alphabet = _PLAIN if "x20" in pattern else _SPACED
+        alphabet = _PLAIN if r"\p{Z}" in pattern else _SPACED
     if rng.random() < 0.8:
         alphabet = _COMMON
     length = rng.randint(1, 12)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import unicodedata
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -111,7 +112,8 @@ def test_every_token_in_every_field_reads_as_one_by_one(topic: str) -> None:
 @pytest.mark.parametrize("place", ["event_id", "region", "text"])
 def test_every_character_reads_as_one_by_one(place: str) -> None:
     event = plain("interactions", "comment")
-    codes = [*range(0x800), 0x2028, 0xD7FF, 0xE000, 0xFEFF, 0xFFFE, 0xFFFF, 0x10000, 0x1F600, 0x10FFFF]
+    invisible = [code for code in range(0x110000) if unicodedata.category(chr(code)) in {"Zs", "Zl", "Zp", "Cf"}]
+    codes = [*range(0x800), *invisible, 0xD7FF, 0xE000, 0xFFFE, 0xFFFF, 0x10000, 0x1F600, 0x10FFFF]
     raw = [
         canonical(event).replace(b'"%s":"ab"' % place.encode(), b'"%s":"%s"' % (place.encode(), chr(c).encode()))
         for c in codes
