@@ -86,12 +86,12 @@ class Agent:
 
     def take(self, delivery: Delivery) -> None:
         """Folds one block, unless it belongs to an assignment that has ended. Broken if one before it is missing."""
-        where = (delivery.block.topic, delivery.block.partition)
-        partition_log = self._logs.get(where)
-        batch = partition_log.read(delivery) if partition_log is not None else None
-        if partition_log is None or batch is None:
+        reader = delivery.reader
+        if reader is None or self._logs.get((reader.topic, reader.partition)) is not reader:
             return
-        started = time.perf_counter()
+        partition_log: PartitionLog = reader
+        where, batch = (partition_log.topic, partition_log.partition), partition_log.read(delivery)
+        started = time.thread_time()
         rows = partition_log.share(self.name, batch)
         partition_log.folds[self.name].apply(rows)
         progress = self._progress.get(where)
@@ -101,8 +101,8 @@ class Agent:
         if self._dead_letters is not None:
             own = partition_log.checkpoints[self.name]
             progress.refused.extend(record for record in batch.refused if record.offset >= own)
-        self._waiting += len(rows)
-        self._metrics.count("stage_seconds_total", time.perf_counter() - started, self.name)
+        self._waiting += len(rows) + len(batch.refused)
+        self._metrics.count("stage_seconds_total", time.thread_time() - started, self.name)
 
     def tick(self, now: float) -> None:
         """Starts a flush if rows wait, their time has come (``now`` is monotonic seconds), and none is under way.
@@ -119,17 +119,26 @@ class Agent:
 
     async def flush(self) -> None:
         """Writes all that is folded, after the flush under way, and waits for it."""
-        if self._flush is not None:
-            await asyncio.shield(self._flush)
+        await self._settled()
         if self._progress:
             self._start_flush()
-            await asyncio.shield(cast(asyncio.Task[None], self._flush))
+            await self._settled()
+
+    async def _settled(self) -> None:
+        """Waits until no flush is under way; raises what the last one raised."""
+        waited = None
+        while self._flush is not waited:
+            waited = self._flush
+            await asyncio.shield(cast(asyncio.Task[None], waited))
 
     def _start_flush(self) -> None:
         """Takes the folds' rows now, to be written beside the stream."""
+        started = time.thread_time()
         progress, self._progress = self._progress, {}
         self._waiting = 0
         current = [part for where, part in progress.items() if self._logs.get(where) is part.log]
+        if not current:
+            return
         tables: dict[str, list[pl.DataFrame]] = {}
         for part in current:
             fold = part.log.folds[self.name]
@@ -140,6 +149,7 @@ class Agent:
                     columns += [pl.lit("stream").alias("origin"), pl.lit(fold.version, pl.UInt16).alias("fold_version")]
                 tables.setdefault(table, []).append(rows.with_columns(columns))
         rows_by_table = {name: pl.concat(frames) for name, frames in tables.items()}
+        self._metrics.count("stage_seconds_total", time.thread_time() - started, self.name)
         self._flush = asyncio.create_task(self._store(current, rows_by_table))
 
     async def _store(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
@@ -164,10 +174,12 @@ class Agent:
 
     def _write(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
         """In the flush thread: every table, then the checkpoints."""
+        started = time.thread_time()
         for table, rows in tables.items():
             self._sink.insert(table, rows)
             self._metrics.count("rows_total", len(rows), self.name, table)
         self._sink.insert("checkpoints", checkpoints.frame([self._checkpoint(part) for part in parts], self._now_ms()))
+        self._metrics.count("stage_seconds_total", time.thread_time() - started, "flush")
 
     def _checkpoint(self, part: _Progress) -> Checkpoint:
         topic_id, cluster_id, parameters = self._identity(part.log.topic)

@@ -139,8 +139,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "seconds",
         ("stage",),
-        "Time spent by stage of the work.",
-        "Where the CPU goes.",
+        "CPU time by stage of the work: decode, the fold of each agent, and flush (rows to ClickHouse).",
+        "Shows where the CPU goes; what is missing to the process's own is Kafka and Faust.",
     ),
     Metric(
         "recovery_seconds",
