@@ -86,11 +86,13 @@ class Agent:
 
     def take(self, delivery: Delivery) -> None:
         """Folds one block, unless it belongs to an assignment that has ended. Broken if one before it is missing."""
-        reader = delivery.reader
-        if reader is None or self._logs.get((reader.topic, reader.partition)) is not reader:
+        if delivery.reader is None:
             return
-        partition_log: PartitionLog = reader
-        where, batch = (partition_log.topic, partition_log.partition), partition_log.read(delivery)
+        partition_log: PartitionLog = delivery.reader
+        where = (partition_log.topic, partition_log.partition)
+        if self._logs.get(where) is not partition_log:
+            return
+        batch = partition_log.read(delivery)
         started = time.thread_time()
         rows = partition_log.share(self.name, batch)
         partition_log.folds[self.name].apply(rows)

@@ -132,6 +132,10 @@ class Worker:
                 log.warning("cannot restore yet: %s", error)
                 await asyncio.sleep(1.0)
 
+    def reader(self, tp: TP) -> PartitionLog | None:
+        """The log of a partition that is held now."""
+        return self._logs.get(self._partition(tp))
+
     def reported(self) -> Iterable[TP]:
         """Partitions that agents have reported for."""
         return list(self._reports)

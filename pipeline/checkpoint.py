@@ -1,12 +1,17 @@
 """Checkpoints: ClickHouse's word on how far each agent's rows are stored."""
 
-from dataclasses import dataclass
+import functools
+import hashlib
+from dataclasses import dataclass, replace
 
 import orjson
 import polars as pl
 from clickhouse_connect.driver.client import Client
 
+from infra.errors import FanpulseError
+from infra.home import fan_key
 from infra.settings import Settings
+from pipeline.verdict import NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +30,30 @@ class Checkpoint:
     parameters: str
 
 
+_FIGURES = ("allowed_lateness", "late_horizon", "partitions", "time_zone")
+
+
+@functools.cache
 def parameters(settings: Settings) -> str:
-    """The settings that figures depend on, as canonical JSON: with others, the same log gives other rows."""
+    """The settings that figures depend on, as canonical JSON: with others, the same log gives other rows. Of the key
+    that fan ids are hashed with, a digest."""
     return orjson.dumps(
         {
-            "allowed_lateness": settings.allowed_lateness,
-            "late_horizon": settings.late_horizon,
-            "partitions": settings.partitions,
-            "time_zone": settings.time_zone,
+            "fan_key": hashlib.blake2b(b"fanpulse", key=fan_key(settings), digest_size=4).hexdigest(),
+            **{name: getattr(settings, name) for name in _FIGURES},
         },
         option=orjson.OPT_SORT_KEYS,
     ).decode()
+
+
+def require_same(settings: Settings, stored: list[Checkpoint]) -> None:
+    """FanpulseError if figures were made with other settings than these (fan ids are hashed before, by workers)."""
+    made_with = {tuple((k, v) for k, v in orjson.loads(c.parameters).items() if k != "fan_key") for c in stored}
+    here = tuple((name, getattr(settings, name)) for name in _FIGURES)
+    if other := [dict(found) for found in made_with if found != here]:
+        raise FanpulseError(
+            f"the figures were made with {other[0]}, now the settings are {dict(here)}: set them back", exit_code=3
+        )
 
 
 _EPOCH_FLOOR = -2_208_988_800_000
@@ -67,4 +85,4 @@ def read(client: Client) -> list[Checkpoint]:
         "SELECT agent, topic, partition, fold_version, next_offset, toUnixTimestamp64Milli(newest), topic_id, "
         "cluster_id, parameters FROM checkpoints FINAL ORDER BY agent, topic, partition, fold_version"
     ).result_rows
-    return [Checkpoint(*row) for row in rows]
+    return [replace(c, newest=NEVER) if c.newest <= _EPOCH_FLOOR else c for c in (Checkpoint(*row) for row in rows)]

@@ -1,5 +1,6 @@
 """What a worker knows of a partition when it gets it: read from ClickHouse, checked against Kafka."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -78,6 +79,7 @@ class Recovery:
         client = self._connect()
         try:
             stored = {(c.agent, c.topic, c.partition, c.fold_version): c for c in checkpoints.read(client)}
+            stored |= self._begin(client, held, earliest, {where[1:3] for where in stored})
             logs = {}
             for topic in sorted({topic for topic, _ in held}):
                 here = sorted(partition for name, partition in held if name == topic)
@@ -85,6 +87,32 @@ class Recovery:
             return logs
         finally:
             client.close()
+
+    def _begin(
+        self, client: Client, held: set[Partition], earliest: Mapping[Partition, int], known: set[Partition]
+    ) -> dict[tuple[str, str, int, int], Checkpoint]:
+        """Writes down, for all agents in one insert, where a partition that this database has not had begins: else a
+        crash between their first checkpoints would leave an agent without one, on a log that is no longer whole."""
+        first = [
+            Checkpoint(
+                agent.name,
+                topic,
+                partition,
+                agent.fold(self._settings, topic).version,
+                earliest[topic, partition],
+                NEVER,
+                self._cluster.topic_ids[topic],
+                self._cluster.cluster_id,
+                checkpoints.parameters(self._settings),
+            )
+            for topic, partition in sorted(held - known)
+            for agent in self._agents
+            if topic in agent.topics
+        ]
+        if first:
+            rows = checkpoints.frame(first, int(time.time() * 1000))
+            client.insert_arrow("checkpoints", rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        return {(c.agent, c.topic, c.partition, c.fold_version): c for c in first}
 
     def _load_topic(
         self,
@@ -100,6 +128,7 @@ class Recovery:
         own: dict[int, dict[str, int]] = {}
         position: dict[int, int] = {}
         newest: dict[int, int] = {}
+        restored: dict[str, dict[int, int]] = {agent.name: {} for agent in agents}
         for partition in partitions:
             where = (topic, partition)
             folds[partition] = {agent.name: agent.fold(self._settings, topic) for agent in agents}
@@ -110,6 +139,8 @@ class Recovery:
             known = {name: held for name, held in found.items() if held is not None}
             for held in known.values():
                 self._check(held, earliest[where], end[where])
+                # By its own watermark is late what it has still to read; without a checkpoint it begins empty.
+                restored[held.agent][partition] = held.newest
             if missing := [name for name in found if name not in known]:
                 old = [key for key in stored if key[0] in missing and key[1:3] == where]
                 if old or (known and earliest[where] > 0):
@@ -125,7 +156,7 @@ class Recovery:
         for agent in agents:
             for table in folds[partitions[0]][agent.name].tables:
                 version = folds[partitions[0]][agent.name].version
-                for partition, rows in self._rows(client, table, version, newest).items():
+                for partition, rows in self._rows(client, table, version, restored[agent.name]).items():
                     folds[partition][agent.name].restore(table, rows)
         decoder = self._decoders.setdefault(topic, Decoder(topic, self._fans))
         limit = self._settings.dedupe_limit
@@ -174,10 +205,10 @@ class Recovery:
     def _indices(
         self, client: Client, topic: str, position: Mapping[int, int], newest: Mapping[int, int]
     ) -> dict[int, DedupeIndex]:
-        seen = {partition: time for partition, time in newest.items() if time > NEVER}
+        seen = {partition: event_time for partition, event_time in newest.items() if event_time > NEVER}
         indices = {}
-        for partition, time in seen.items():
-            since = self._horizon.oldest(time) // BUCKET_MS * BUCKET_MS
+        for partition, event_time in seen.items():
+            since = self._horizon.oldest(event_time) // BUCKET_MS * BUCKET_MS
             table = client.query_arrow(
                 "SELECT bitXor(xxh3(event_id), toUInt64(toUnixTimestamp64Milli(event_time)) * {mix:UInt64}) AS print, "
                 "toUnixTimestamp64Milli(event_time) AS time_ms, `offset` FROM {table:Identifier} "
@@ -198,11 +229,12 @@ class Recovery:
     def _rows(
         self, client: Client, table: SnapshotTable, version: int, newest: Mapping[int, int]
     ) -> dict[int, pl.DataFrame]:
-        seen = {partition: time for partition, time in newest.items() if time > NEVER}
+        seen = {partition: event_time for partition, event_time in newest.items() if event_time > NEVER}
         if not seen:
             return {}
         since = {
-            partition: table.bucket_at(self._horizon.oldest(time) - table.bucket_ms) for partition, time in seen.items()
+            partition: table.bucket_at(self._horizon.oldest(event_time) - table.bucket_ms)
+            for partition, event_time in seen.items()
         }
         oldest = min(since.values())
         bound = "toDate(toInt32({since:Int64}))" if table.bucket == "day" else "toDateTime({since:Int64}, 'UTC')"

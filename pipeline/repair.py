@@ -48,6 +48,7 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
         stored = checkpoints.read(client)
         if not stored:
             raise FanpulseError("nothing is stored yet, so nothing can be repaired: start a worker (fanpulse worker)")
+        checkpoints.require_same(settings, stored)
         events, repeats, rows = {}, {}, {}
         for topic in SOURCES:
             until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}

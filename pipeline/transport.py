@@ -16,6 +16,7 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionReco
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, ConsumerMessage
+from mode.utils.locks import Event
 
 from pipeline.block import Block, Int64s, merge
 
@@ -24,12 +25,13 @@ LOG_APPEND_TIME = 1
 
 @dataclass(eq=False, slots=True)
 class Delivery:
-    """A block on its way through Faust, the same object for every agent of its topic. ``batch`` is what ``reader``,
-    a ``log.PartitionLog``, made of it, once."""
+    """A block on its way through Faust, the same object for every agent of its topic. ``reader`` is the
+    ``log.PartitionLog`` that held the partition when it was fetched (None: none did); ``batch`` is what that made of
+    it, once."""
 
     block: Block
+    reader: Any
     batch: Any = None
-    reader: Any = None
 
 
 def blocks(records: PartitionRecords) -> Iterator[Block]:
@@ -148,6 +150,12 @@ class BlockConsumer(Consumer):
 
     app: "BlockApp"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._assignments = 0
+        self._seeking: asyncio.Task[None] | None = None
+        self._sought = Event()
+
     def _new_consumer_thread(self) -> BlockConsumerThread:
         return BlockConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -161,7 +169,7 @@ class BlockConsumer(Consumer):
             LOG_APPEND_TIME,
             [],
             None,
-            cast(Any, Delivery(block)),
+            cast(Any, Delivery(block, self.app.offsets.reader(tp))),
             None,
             0,
             0,
@@ -169,17 +177,48 @@ class BlockConsumer(Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        found = await super()._getmany(active_partitions, timeout)
-        # While a rebalance has stopped the flow, Faust would now seek to what Kafka has committed. Where to go on is
-        # asked of ClickHouse when the assignment is known (perform_seek); None ends the round.
-        return found if self.flow_active else None
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._unsettle()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._unsettle()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def _unsettle(self) -> None:
+        self._assignments += 1
+        self._sought.clear()
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        """None ends the round. Faust would, while the flow is stopped, seek to what Kafka has committed."""
+        if not self._sought.is_set():
+            await self.wait(self._sought)
+        found, active = await super()._wait_next_records(timeout)
+        return found if self._sought.is_set() and self.flow_active else None, active
 
     async def perform_seek(self) -> None:
-        """Seeks every assigned partition to where ClickHouse says, having restored its state."""
-        positions = await self.app.offsets.positions(self)
-        if positions:
-            await self.seek_wait(positions)
+        """Begins to restore what is assigned and to seek where ClickHouse says; nothing is fetched before that.
+
+        Returns at once: Faust would wait 90 s for it, and then never read again.
+        """
+        self._seeking = asyncio.ensure_future(self._seek_stored(self._assignments))
+
+    async def _seek_stored(self, assignment: int) -> None:
+        try:
+            positions = await self.app.offsets.positions(self)
+            if positions and assignment == self._assignments:
+                await self.seek_wait(positions)
+        except Exception as error:
+            if assignment == self._assignments:
+                await self.crash(error)
+            return
+        if assignment == self._assignments:
+            self._sought.set()
+
+    async def on_stop(self) -> None:
+        if self._seeking is not None:
+            self._seeking.cancel()
+        await super().on_stop()
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter([tp for tp in self.app.offsets.reported() if topics is None or tp in topics or tp.topic in topics])
@@ -199,6 +238,9 @@ class Offsets(Protocol):
 
     async def positions(self, consumer: BlockConsumer) -> dict[TP, int]:
         """Where to read on in every assigned partition, once its state is restored."""
+
+    def reader(self, tp: TP) -> Any:
+        """The ``log.PartitionLog`` that holds a partition now; None if none does."""
 
     def reported(self) -> Iterable[TP]:
         """Partitions of which something is known to be stored."""

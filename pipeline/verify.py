@@ -50,6 +50,7 @@ def verify(
         stored = checkpoints.read(client)
         if not stored:
             raise FanpulseError("nothing is stored yet: start a worker (fanpulse worker) or the demo (fanpulse demo)")
+        checkpoints.require_same(settings, stored)
         results = []
         for topic in SOURCES:
             until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
