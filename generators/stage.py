@@ -36,6 +36,8 @@ GUARDS: tuple[tuple[str, int], ...] = (("守护-月", 98_000_000), ("守护-季"
 MEMBERSHIPS: tuple[tuple[str, int], ...] = (("会员-月", 12_000_000), ("会员-年", 118_000_000))
 GIFT_TYPES = [*(name for name, _, _ in GIFTS), *(name for name, _ in GUARDS), *(name for name, _ in MEMBERSHIPS)]
 CONVERSIONS = ["follow", "order", "lead"]
+WORDLESS = 0.04
+"""Share of comments and messages without text: stickers and pictures."""
 SHOWN_A_DAY = 0.42
 """Advertisements shown to a fan a day at the natural rate."""
 
@@ -280,7 +282,8 @@ class Stage:
         mood = choose(cumulate(*moods.values()), rng.random(size))
         first = np.array([RANGES[name][0] for name in moods])[mood]
         count = np.array([RANGES[name][1] for name in moods])[mood]
-        return first + whole(rng.random(size) * count)
+        texts: Ints = np.where(rng.random(size) < WORDLESS, -1, first + whole(rng.random(size) * count))
+        return texts
 
     def _feed(
         self,

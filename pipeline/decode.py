@@ -301,6 +301,7 @@ def _checks(grammar: Grammar) -> pl.Expr:
     checks = []
     for column in grammar.columns:
         value = pl.col(column.name)
+        present = value.is_not_null() if not column.blank else value.str.len_bytes() > 0
         sound = []
         # Bytes bound characters from above, and are cheaper to count; who exceeds them is read slowly.
         if column.maximum is not None:
@@ -308,7 +309,11 @@ def _checks(grammar: Grammar) -> pl.Expr:
         if column.minimum is not None:
             # A byte is at most one character: only the first of them can be told from bytes.
             length = value.str.len_bytes() if column.minimum <= 1 else value.str.len_chars()
-            sound.append((value if column.dtype == pl.Int64 else length) >= column.minimum)
+            enough = (value if column.dtype == pl.Int64 else length) >= column.minimum
+            if not column.blank:
+                sound.append(enough)
+            elif column.minimum > 1:
+                sound.append(enough | ~present)
         if column.required == grammar.kinds:
             checks.append(pl.all_horizontal(value.is_not_null(), *sound))
             continue
@@ -317,7 +322,7 @@ def _checks(grammar: Grammar) -> pl.Expr:
         if sound:
             checks.append(value.is_null() | pl.all_horizontal(sound))
         if column.required:
-            checks.append(value.is_not_null() | ~pl.col("kind").is_in(sorted(column.required)))
+            checks.append(present | ~pl.col("kind").is_in(sorted(column.required)))
     return pl.all_horizontal(check.fill_null(False) for check in checks)
 
 

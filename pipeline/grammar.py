@@ -18,7 +18,7 @@ import annotated_types
 import polars as pl
 from pydantic.fields import FieldInfo
 
-from schemas.events import KINDS, MODELS
+from schemas.events import EMPTY_IS_ABSENT, KINDS, MODELS
 
 # Strings: no control characters, and of the escapes only those that stand for one character and are no half of a
 # surrogate pair (readers differ on lone halves).
@@ -33,7 +33,8 @@ class Column:
     """One field of a topic, over all its models.
 
     ``minimum``/``maximum`` bound the value of an integer, or the number of characters of a string; ``form`` is the
-    regular expression of its value in JSON. ``required`` and ``allowed`` are the kinds that must or may have it.
+    regular expression of its value in JSON. ``required`` and ``allowed`` are the kinds that must or may have it;
+    ``blank`` those where an empty string stands for none. That of a number is left to pydantic.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Column:
     form: str
     required: frozenset[str]
     allowed: frozenset[str]
+    blank: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,16 @@ def grammar(topic: str) -> Grammar:
             fields.setdefault(name, field)
     columns = []
     for name, field in fields.items():
-        required, allowed = set(), set()
+        required, allowed, blank = set(), set(), set()
         for kind, model in KINDS[topic].items():
             if name in model.model_fields:
                 allowed.add(kind)
                 if model.model_fields[name].is_required():
                     required.add(kind)
-        columns.append(_column(name, field, frozenset(required), frozenset(allowed), frozenset(KINDS[topic])))
+                if EMPTY_IS_ABSENT in model.model_fields[name].metadata:
+                    blank.add(kind)
+        known = frozenset(required), frozenset(allowed), frozenset(KINDS[topic]), frozenset(blank)
+        columns.append(_column(name, field, *known))
     names: dict[str, list[str]] = {}
     for column in columns:
         names.setdefault(column.form, []).append(re.escape(column.name))
@@ -84,10 +89,17 @@ def grammar(topic: str) -> Grammar:
 
 
 def _column(
-    name: str, field: FieldInfo, required: frozenset[str], allowed: frozenset[str], kinds: frozenset[str]
+    name: str,
+    field: FieldInfo,
+    required: frozenset[str],
+    allowed: frozenset[str],
+    kinds: frozenset[str],
+    blank: frozenset[str],
 ) -> Column:
+    if blank != allowed - required:
+        raise TypeError(f"field {name}: the fast path knows no optional field but Maybe, and no required one of it")
     annotation: Any = field.annotation
-    constraints = list(field.metadata)
+    constraints = [constraint for constraint in field.metadata if constraint != EMPTY_IS_ABSENT]
     inner = [arm for arm in get_args(annotation) if arm is not type(None)]
     if type(None) in get_args(annotation):
         if len(inner) != 1:
@@ -108,7 +120,7 @@ def _column(
     minimum = maximum = None
     form = _INTEGER if annotation is int else _STRING
     if choices:
-        form = f'"(?:{"|".join(re.escape(choice) for choice in sorted(choices))})"'
+        form = f'"(?:{"|".join(re.escape(choice) for choice in sorted(choices))}){"?" if blank else ""}"'
     for constraint in constraints:
         if isinstance(constraint, annotated_types.Ge):
             minimum = int(constraint.ge)  # type: ignore[call-overload]
@@ -119,8 +131,8 @@ def _column(
         elif isinstance(constraint, annotated_types.MaxLen):
             maximum = constraint.max_length
         elif match := _EXCLUDING.fullmatch(getattr(constraint, "pattern", None) or ""):
-            form = rf'"[^"\\{match[1]}]+"'
+            form = rf'"[^"\\{match[1]}]{"*" if blank else "+"}"'
         else:
             raise TypeError(f"field {name}: the fast path knows no constraint {constraint!r}")
     dtype = pl.String if annotation is str else pl.Int64
-    return Column(name, dtype, minimum, maximum, form, required, allowed)
+    return Column(name, dtype, minimum, maximum, form, required, allowed, blank if dtype == pl.String else frozenset())

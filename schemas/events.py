@@ -8,9 +8,9 @@ Evolution: a field may be added, and only as optional with default ``None``. Not
 made required (``tests/schemas/test_evolution.py`` holds every released example and field list to that).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 EARLIEST_EVENT_MS = 946_684_800_000
 """2000-01-01 UTC. An older event time is almost always seconds sent as milliseconds: refused."""
@@ -37,6 +37,18 @@ Platform = Literal["douyin", "kuaishou"]
 Source = Literal["recommend", "follow", "search", "profile", "live", "group", "ad"]
 Channel = Literal["feed", "dou_plus", "search", "live"]
 
+T = TypeVar("T")
+
+
+def _none_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+EMPTY_IS_ABSENT = BeforeValidator(_none_if_empty)
+"""Producers send ``""`` for what they do not know."""
+Maybe = Annotated[T | None, EMPTY_IS_ABSENT]
+"""Type of every optional field: left out, ``null`` and ``""`` all mean absent, whatever the type."""
+
 
 class Event(BaseModel):
     """What every event carries. ``event_id`` and ``event_time`` together identify it: the same pair is a repeat."""
@@ -48,11 +60,11 @@ class Event(BaseModel):
     platform: Platform = Field(description="Platform it happened on")
     fan_id: Id = Field(description="The fan; also the Kafka key, so that one fan's events stay in order")
     creator_id: Id = Field(description="The creator whose content, room, group, shop or advertisement it is")
-    region: Label | None = Field(None, description="Province or region of the fan, as the platform gives it")
-    age_band: Label | None = Field(None, description="Age band of the fan, as the platform gives it")
-    gender: Label | None = Field(None, description="Gender of the fan, as the platform gives it")
-    interest: Label | None = Field(None, description="Main interest of the fan, as the platform gives it")
-    device: Label | None = Field(None, description="Device or operating system")
+    region: Maybe[Label] = Field(None, description="Province or region of the fan, as the platform gives it")
+    age_band: Maybe[Label] = Field(None, description="Age band of the fan, as the platform gives it")
+    gender: Maybe[Label] = Field(None, description="Gender of the fan, as the platform gives it")
+    interest: Maybe[Label] = Field(None, description="Main interest of the fan, as the platform gives it")
+    device: Maybe[Label] = Field(None, description="Device or operating system")
 
 
 class View(Event):
@@ -61,8 +73,10 @@ class View(Event):
     kind: Literal["view"]
     content_id: Id = Field(description="Video")
     watch_ms: Duration = Field(description="Watched, milliseconds; may exceed the duration when looped")
-    duration_ms: Duration = Field(description="Length of the video, milliseconds")
-    source: Source | None = Field(None, description="Traffic source that brought the fan")
+    duration_ms: Duration = Field(
+        description="Length of the video, milliseconds; 0: unknown, the play never counts as complete"
+    )
+    source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
 class ContentAction(Event):
@@ -70,7 +84,7 @@ class ContentAction(Event):
 
     kind: Literal["like", "share", "favorite"]
     content_id: Id = Field(description="Video")
-    source: Source | None = Field(None, description="Traffic source that brought the fan")
+    source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
 class Comment(Event):
@@ -78,17 +92,17 @@ class Comment(Event):
 
     kind: Literal["comment"]
     content_id: Id = Field(description="Video")
-    text: Text = Field(description="What was written")
-    source: Source | None = Field(None, description="Traffic source that brought the fan")
+    text: Maybe[Text] = Field(None, description="What was written; absent from stickers and pictures")
+    source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
 class Relation(Event):
     """A fan follows, leaves, or looks at the creator's page; the content or room it came from where known."""
 
     kind: Literal["follow", "unfollow", "profile_visit"]
-    content_id: Id | None = Field(None, description="Video it came from")
-    live_id: Id | None = Field(None, description="Live room it came from")
-    source: Source | None = Field(None, description="Traffic source that brought the fan")
+    content_id: Maybe[Id] = Field(None, description="Video it came from")
+    live_id: Maybe[Id] = Field(None, description="Live room it came from")
+    source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
 class LivePresence(Event):
@@ -96,9 +110,9 @@ class LivePresence(Event):
 
     kind: Literal["live_enter", "live_leave"]
     live_id: Id = Field(description="Live room session")
-    pk_opponent: Id | None = Field(None, description="Opposing creator while a PK runs")
-    watch_ms: Duration | None = Field(None, description="Stay in the room, milliseconds, at leaving")
-    source: Source | None = Field(None, description="Traffic source that brought the fan")
+    pk_opponent: Maybe[Id] = Field(None, description="Opposing creator while a PK runs")
+    watch_ms: Maybe[Duration] = Field(None, description="Stay in the room, milliseconds, at leaving")
+    source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
 class LiveComment(Event):
@@ -106,16 +120,16 @@ class LiveComment(Event):
 
     kind: Literal["live_comment"]
     live_id: Id = Field(description="Live room session")
-    text: Text = Field(description="What was written")
-    pk_opponent: Id | None = Field(None, description="Opposing creator while a PK runs")
+    text: Maybe[Text] = Field(None, description="What was written; absent from stickers and pictures")
+    pk_opponent: Maybe[Id] = Field(None, description="Opposing creator while a PK runs")
 
 
 class LiveAction(Event):
     """A like in a live room, or the fan lights the creator's badge."""
 
     kind: Literal["live_like", "fan_badge_lit"]
-    live_id: Id | None = Field(None, description="Live room session")
-    pk_opponent: Id | None = Field(None, description="Opposing creator while a PK runs")
+    live_id: Maybe[Id] = Field(None, description="Live room session")
+    pk_opponent: Maybe[Id] = Field(None, description="Opposing creator while a PK runs")
 
 
 class GroupPresence(Event):
@@ -123,16 +137,16 @@ class GroupPresence(Event):
 
     kind: Literal["group_join", "group_leave"]
     group_id: Id = Field(description="Fan group")
-    source: Source | None = Field(None, description="Where the fan came from")
+    source: Maybe[Source] = Field(None, description="Where the fan came from")
 
 
 class GroupMessage(Event):
     """A message in a fan group, or to the creator in private."""
 
     kind: Literal["group_message", "dm_sent"]
-    group_id: Id | None = Field(None, description="Fan group; absent in private messages")
-    text: Text = Field(description="What was written")
-    reply_to: Id | None = Field(None, description="Fan whose message it answers")
+    group_id: Maybe[Id] = Field(None, description="Fan group; absent in private messages")
+    text: Maybe[Text] = Field(None, description="What was written; absent from stickers and pictures")
+    reply_to: Maybe[Id] = Field(None, description="Fan whose message it answers")
 
 
 class GroupAction(Event):
@@ -140,7 +154,7 @@ class GroupAction(Event):
 
     kind: Literal["group_vote", "group_checkin", "group_welfare_claim", "group_link_click"]
     group_id: Id = Field(description="Fan group")
-    product_id: Id | None = Field(None, description="Product behind the link or welfare, where there is one")
+    product_id: Maybe[Id] = Field(None, description="Product behind the link or welfare, where there is one")
 
 
 class ProductAction(Event):
@@ -148,9 +162,9 @@ class ProductAction(Event):
 
     kind: Literal["product_exposure", "product_click"]
     product_id: Id = Field(description="Product")
-    content_id: Id | None = Field(None, description="Video that carried the card")
-    live_id: Id | None = Field(None, description="Live room that carried the card")
-    source: Source | None = Field(None, description="Traffic source that brought the fan")
+    content_id: Maybe[Id] = Field(None, description="Video that carried the card")
+    live_id: Maybe[Id] = Field(None, description="Live room that carried the card")
+    source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
 class Gift(Event):
@@ -161,7 +175,7 @@ class Gift(Event):
     gift_type: Label = Field(description="Name of the gift, or level of the guard or membership")
     quantity: Count = Field(description="How many")
     value_micros: Micros = Field(description="Value of all of them together, millionths of a yuan; may be 0")
-    pk_opponent: Id | None = Field(None, description="Opposing creator while a PK runs")
+    pk_opponent: Maybe[Id] = Field(None, description="Opposing creator while a PK runs")
 
 
 class Order(Event):
@@ -173,10 +187,10 @@ class Order(Event):
     amount_micros: Micros = Field(
         description="Amount of this step, millionths of a yuan; that of a refund is positive too"
     )
-    coupon_micros: Micros | None = Field(None, description="Part paid by a coupon, millionths of a yuan")
-    content_id: Id | None = Field(None, description="Video it came from")
-    live_id: Id | None = Field(None, description="Live room it came from")
-    group_id: Id | None = Field(None, description="Fan group it came from")
+    coupon_micros: Maybe[Micros] = Field(None, description="Part paid by a coupon, millionths of a yuan")
+    content_id: Maybe[Id] = Field(None, description="Video it came from")
+    live_id: Maybe[Id] = Field(None, description="Live room it came from")
+    group_id: Maybe[Id] = Field(None, description="Fan group it came from")
 
 
 class Ad(Event):
@@ -188,10 +202,10 @@ class Ad(Event):
     creative_id: Id = Field(description="Creative")
     audience: Label = Field(description="Targeting label")
     channel: Channel = Field(description="Where it ran")
-    bid_micros: Micros | None = Field(None, description="Bid, millionths of a yuan")
-    cost_micros: Micros | None = Field(None, description="Cost of this event, millionths of a yuan")
-    conversion_type: Label | None = Field(None, description="What the conversion is: follow, order, lead, ...")
-    value_micros: Micros | None = Field(None, description="Value of the conversion, millionths of a yuan")
+    bid_micros: Maybe[Micros] = Field(None, description="Bid, millionths of a yuan")
+    cost_micros: Maybe[Micros] = Field(None, description="Cost of this event, millionths of a yuan")
+    conversion_type: Maybe[Label] = Field(None, description="What the conversion is: follow, order, lead, ...")
+    value_micros: Maybe[Micros] = Field(None, description="Value of the conversion, millionths of a yuan")
 
 
 Interaction = Annotated[

@@ -167,6 +167,8 @@ def test_growth_differs_between_creators(acts):
 
 
 def test_some_write_complaints_calls_for_help_and_offers(acts):
+    written = acts.filter(pl.col("kind").is_in(["comment", "live_comment", "group_message", "dm_sent"]))
+    assert 0.01 < written["text"].null_count() / written.height < 0.1
     texts = acts["text"].drop_nulls().unique()
     for word in ("退款", "求助", "合作", "失望", "链接"):
         assert texts.str.contains(word).any(), word

@@ -238,6 +238,12 @@ def _nulled(rng: Random, topic: str, event: dict[str, Any], pairs: Pairs) -> Pai
     return [(key, b"null" if index == at else value) for index, (key, value) in enumerate(pairs)]
 
 
+def _emptied(rng: Random, topic: str, event: dict[str, Any], pairs: Pairs) -> Pairs:
+    share = rng.choice([0.1, 0.5, 1.0])
+    required = {b'"%s"' % name.encode() for name, field in fields(topic, event["kind"]).items() if field["required"]}
+    return [(key, b'""' if key not in required and rng.random() < share else value) for key, value in pairs]
+
+
 def _shuffled(rng: Random, topic: str, event: dict[str, Any], pairs: Pairs) -> Pairs:
     return rng.sample(pairs, len(pairs))
 
@@ -261,8 +267,8 @@ def _out_of_time(rng: Random, topic: str, event: dict[str, Any], pairs: Pairs) -
 
 
 _PAIR_CHANGES = (
-    _replaced, _same_type, _same_type, _dropped, _twice, _twice, _unknown, _foreign, _other_kind, _nulled, _shuffled,
-    _renamed, _out_of_time,
+    _replaced, _same_type, _same_type, _dropped, _twice, _twice, _unknown, _foreign, _other_kind, _nulled, _emptied,
+    _shuffled, _renamed, _out_of_time,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ TOPICS = sorted(KINDS)
 
 
 def column(name: str, field: FieldInfo) -> Column:
-    return _column(name, field, frozenset(), frozenset(), frozenset({"a"}))
+    return _column(name, field, frozenset(), frozenset(), frozenset({"a"}), frozenset())
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -40,6 +40,7 @@ def test_every_field_and_kind_is_known(topic: str) -> None:
             assert (kind in known[name].required) == field.is_required()
     for name, each in known.items():
         assert each.allowed == {kind for kind, model in KINDS[topic].items() if name in model.model_fields}
+        assert each.blank == (each.allowed - each.required if each.dtype == pl.String else frozenset())
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -77,6 +78,13 @@ def test_a_type_the_fast_path_does_not_know_is_no_column(annotation: Any, constr
         column("x", FieldInfo.from_annotation(Annotated[annotation, Field(**constraints)]))
 
 
+@pytest.mark.parametrize(("required", "blank"), [("", ""), ("a", "a"), ("a", ""), ("", "a"), ("ab", "b")])
+def test_an_optional_field_that_is_refused_when_empty_is_no_column(required: str, blank: str) -> None:
+    field = FieldInfo.from_annotation(Id)
+    with pytest.raises(TypeError, match="field x: the fast path knows no optional field but Maybe"):
+        _column("x", field, frozenset(required), frozenset("ab"), frozenset("ab"), frozenset(blank))
+
+
 bounds = st.none() | st.integers(-3, 6)
 
 
@@ -100,6 +108,25 @@ def test_checks_of_a_string_accept_no_length_out_of_bounds(low: int | None, high
         assert fits
     if fits and value.isascii():
         assert sound == [True]
+
+
+@given(st.none() | st.integers(0, 4), st.none() | st.integers(0, 4), st.none() | st.text("a中😀", max_size=5))
+def test_checks_of_a_string_that_may_be_empty_where_it_is_optional(
+    low: int | None, high: int | None, value: str | None
+) -> None:
+    kinds = frozenset({"a", "b", "c"})
+    column = Column("s", pl.String, low, high, "", frozenset({"a"}), frozenset({"a", "b"}), frozenset({"b"}))
+    required, optional, foreign = checked(column, kinds, [value])
+    fits = value is not None and (low is None or low <= len(value)) and (high is None or len(value) <= high)
+    assert foreign == (value is None)
+    if required:
+        assert fits
+    if optional:
+        assert fits or not value
+    if not value:
+        assert (required, optional) == (False, True)
+    elif fits and value.isascii():
+        assert (required, optional) == (True, True)
 
 
 def test_checks_of_a_field_of_another_kind() -> None:
