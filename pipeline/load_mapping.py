@@ -144,7 +144,7 @@ def parse(topic: str, maps: Iterable[str], sets: Iterable[str], zone: ZoneInfo) 
         if name in columns or name in constants:
             raise FanpulseError(f"--set {text}: {name} is given twice")
         if name == "kind" and value not in KINDS[topic]:
-            raise FanpulseError(f"--set {text}: {topic} has no such kind{_near(value, KINDS[topic])}")
+            raise FanpulseError(f"--set {text}: {topic} have no such kind{_near(value, KINDS[topic])}")
         try:
             constants[name] = _converter(name, None, topic, zone)(value)
         except Unfit as why:
