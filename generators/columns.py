@@ -18,6 +18,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "pk_opponent",
         "watch_ms",
         "duration_ms",
+        "stay_ms",
         "source",
     ),
     "gifts": ("live_id", "gift_type", "quantity", "value_micros", "pk_opponent"),

@@ -412,7 +412,7 @@ class Stage:
             creator,
             live_id=live,
             pk_opponent=rival(everyone, at + stay),
-            watch_ms=stay,
+            stay_ms=stay,
             source=source,
         )
         length = stay / MINUTE_MS

@@ -105,13 +105,22 @@ class Relation(Event):
     source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
-class LivePresence(Event):
-    """A fan enters or leaves a live room."""
+class LiveEnter(Event):
+    """A fan enters a live room."""
 
-    kind: Literal["live_enter", "live_leave"]
+    kind: Literal["live_enter"]
     live_id: Id = Field(description="Live room session")
     pk_opponent: Maybe[Id] = Field(None, description="Opposing creator while a PK runs")
-    watch_ms: Maybe[Duration] = Field(None, description="Stay in the room, milliseconds, at leaving")
+    source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
+
+
+class LiveLeave(Event):
+    """A fan leaves a live room."""
+
+    kind: Literal["live_leave"]
+    live_id: Id = Field(description="Live room session")
+    pk_opponent: Maybe[Id] = Field(None, description="Opposing creator while a PK runs")
+    stay_ms: Maybe[Duration] = Field(None, description="Stay in the room, milliseconds")
     source: Maybe[Source] = Field(None, description="Traffic source that brought the fan")
 
 
@@ -213,7 +222,8 @@ Interaction = Annotated[
     | ContentAction
     | Comment
     | Relation
-    | LivePresence
+    | LiveEnter
+    | LiveLeave
     | LiveComment
     | LiveAction
     | GroupPresence
@@ -229,7 +239,8 @@ MODELS: dict[str, tuple[type[Event], ...]] = {
         ContentAction,
         Comment,
         Relation,
-        LivePresence,
+        LiveEnter,
+        LiveLeave,
         LiveComment,
         LiveAction,
         GroupPresence,

@@ -103,7 +103,6 @@ class Engagement(Fold):
     def _groups(self, rows: pl.DataFrame, extra: list[str]) -> pl.DataFrame:
         """Events by everything that some row is keyed by: counts and sums, small enough for Python."""
         view, leave = pl.col("kind") == "view", pl.col("kind") == "live_leave"
-        watched = pl.col("watch_ms").fill_null(0)
         complete = view & (pl.col("duration_ms") > 0) & (pl.col("watch_ms") >= pl.col("duration_ms"))
         groups = (
             rows.lazy()
@@ -114,9 +113,9 @@ class Engagement(Fold):
             .group_by("platform", "creator_id", "content_id", "minute", "recent", "kind", *extra)
             .agg(
                 pl.len().cast(pl.Int64).alias("events"),
-                watched.filter(view).sum().alias("watch_ms"),
+                pl.col("watch_ms").filter(view).sum(),
                 complete.fill_null(False).sum().cast(pl.Int64).alias("completions"),
-                watched.filter(leave).sum().alias("stay_ms"),
+                pl.col("stay_ms").filter(leave).sum(),
                 pl.col("offset").max().alias("applied"),
             )
             .with_columns(pl.col("minute").cast(pl.Datetime("ms", "UTC")))

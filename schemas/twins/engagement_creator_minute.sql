@@ -30,7 +30,7 @@ SELECT
     countIf(kind = 'dm_sent') AS private_messages,
     sumIf(ifNull(events.watch_ms, 0), kind = 'view') AS watch_ms,
     countIf(kind = 'view' AND events.duration_ms > 0 AND events.watch_ms >= events.duration_ms) AS completions,
-    sumIf(ifNull(events.watch_ms, 0), kind = 'live_leave') AS stay_ms,
+    sumIf(ifNull(events.stay_ms, 0), kind = 'live_leave') AS stay_ms,
     max(`offset`) AS applied
 FROM events
 GROUP BY platform, creator_id, minute, partition

@@ -83,11 +83,11 @@ def test_an_unfollow_ends_a_follow_and_groups_are_joined_before_they_are_left(ac
 def test_rooms_are_entered_before_they_are_left_and_hold_their_visitors(acts):
     room = acts.filter(pl.col("live_id").is_not_null(), pl.col("kind").str.starts_with("live_"))
     leaves = room.filter(pl.col("kind") == "live_leave")
-    assert (leaves["watch_ms"] > 0).all()
+    assert (leaves["stay_ms"] > 0).all()
     enters = room.filter(pl.col("kind") == "live_enter").select(
         "fan_id", "live_id", at=pl.col("event_time").cast(pl.Int64)
     )
-    joined = leaves.with_columns(at=pl.col("event_time") - pl.col("watch_ms")).join(
+    joined = leaves.with_columns(at=pl.col("event_time") - pl.col("stay_ms")).join(
         enters, on=["fan_id", "live_id", "at"], how="anti"
     )
     # Who came in before the world began has only the leaving.

@@ -88,7 +88,7 @@ def amounts(event: dict[str, Any]) -> dict[str, int]:
     played = event["kind"] == "view"
     added["watch_ms"] = event["watch_ms"] if played else 0
     added["completions"] = int(played and event["watch_ms"] >= event["duration_ms"] > 0)
-    added["stay_ms"] = (event["watch_ms"] or 0) if event["kind"] == "live_leave" else 0
+    added["stay_ms"] = (event["stay_ms"] or 0) if event["kind"] == "live_leave" else 0
     return added
 
 
@@ -138,6 +138,7 @@ def stored(rows: Rows, table: SnapshotTable) -> pl.DataFrame:
 COLUMNS = {
     "offset": pl.Int64, "appended": pl.Int64, "event_id": pl.String, "event_time": pl.Int64, "platform": pl.String,
     "creator_id": pl.String, "content_id": pl.String, "kind": pl.String, "watch_ms": pl.Int64, "duration_ms": pl.Int64,
+    "stay_ms": pl.Int64,
 }  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def made_log(rng: Random, size: int) -> Log:
             [0, 0, 0, rng.randint(0, pace), rng.randint(0, 3 * HOUR_MS), RECENT_MS, RECENT_MS - 1, 4 * DAY_MS]
         )
         content = "content_id" in KINDS["interactions"][kind].model_fields
-        watches = kind == "view" or (kind in ("live_enter", "live_leave") and rng.random() < 0.6)
+        stays = kind == "live_leave" and rng.random() < 0.6
         log.append(
             {
                 "offset": offset,
@@ -174,8 +175,9 @@ def made_log(rng: Random, size: int) -> Log:
                 "creator_id": rng.choice("AAB"),
                 "content_id": rng.choice(["u", "u", "v", "w" if kind in ("view", "like") else ""]) if content else "",
                 "kind": kind,
-                "watch_ms": rng.choice([0, 999, 1_000, 1_001, 604_800_000]) if watches else None,
+                "watch_ms": rng.choice([0, 999, 1_000, 1_001, 604_800_000]) if kind == "view" else None,
                 "duration_ms": rng.choice([0, 1_000, 604_800_000]) if kind == "view" else None,
+                "stay_ms": rng.choice([0, 1, 372_000, 604_800_000]) if stays else None,
             }
         )  # fmt: skip
     return log
@@ -313,7 +315,7 @@ def event(**changed: Any) -> dict[str, Any]:
     return {
         "offset": 0, "appended": 1_750_000_000_000, "event_id": "e", "event_time": 1_750_000_000_000,
         "platform": "douyin", "creator_id": "A", "content_id": "u", "kind": "view",
-        "watch_ms": 5, "duration_ms": 5, "late": 0,
+        "watch_ms": 5, "duration_ms": 5, "stay_ms": None, "late": 0,
         "duplicate": 0,
         **changed,
     }  # fmt: skip
@@ -345,12 +347,13 @@ def test_a_play_is_complete_when_all_of_a_known_length_was_watched(watched: int,
     assert {(row["completions"], row["watch_ms"]) for row in rows.values()} == {(complete, watched)}
 
 
-def test_a_stay_counts_at_leaving_only() -> None:
+def test_a_stay_counts_at_leaving_and_is_no_play() -> None:
+    live = {"content_id": "", "watch_ms": None, "duration_ms": None}
     rows = applied(
         "UTC",
-        event(offset=0, kind="live_enter", content_id="", watch_ms=70),
-        event(offset=1, kind="live_leave", content_id="", watch_ms=30),
-        event(offset=2, kind="live_leave", content_id="", watch_ms=None),
+        event(offset=0, kind="live_enter", **live),
+        event(offset=1, kind="live_leave", stay_ms=30, **live),
+        event(offset=2, kind="live_leave", **live),
     )
     [row] = rows.values()
     assert (row["live_entries"], row["live_exits"], row["stay_ms"], row["watch_ms"], row["applied"]) == (1, 2, 30, 0, 2)
