@@ -8,6 +8,8 @@ from collections import Counter
 # One core: set before polars starts its threads.
 os.environ["POLARS_MAX_THREADS"] = "1"
 
+from bench.machine import conditions
+from bench.result import Result
 from generators.config import WorldConfig
 from generators.world import World
 from schemas.topics import DAY_MS
@@ -35,6 +37,19 @@ def measure(config: WorldConfig, days: int) -> dict[str, float]:
         "cpu_seconds": time.process_time() - cpu,
         "events_per_second": sizes["events"] / seconds,
     }
+
+
+def bench(days: int = 10) -> Result:
+    """The default world, some days of it."""
+    result = Result("generate", f"python -m bench.generate --days {days}")
+    result.conditions = conditions()
+    found = measure(WorldConfig(), days)
+    result.add(
+        "generators", found["events_per_second"], "events/s", f"{found['events']:,.0f} events, made and serialised"
+    )
+    result.add("generators: CPU", found["cpu_seconds"] / found["events"] * 1e6, "us/event")
+    result.add("generators: size", found["bytes"] / found["events"], "bytes/event")
+    return result
 
 
 def main() -> None:

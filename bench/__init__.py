@@ -1,0 +1,1 @@
+"""What fanpulse can do on this machine: ``python -m bench`` measures, checks what it measured, and prints."""

@@ -1,0 +1,235 @@
+"""One worker process from Kafka to rows in ClickHouse, beside a plain Faust agent that does the same work.
+
+The clock of the worker starts when it has its partitions and begins to read (its health address says so; the start of
+the process is left out), and ends with the time stamp of the last checkpoint, which is written when all rows of both
+agents, archive and engagement, are in ClickHouse. So the last flush and the wait for it are in.
+"""
+
+import http.client
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import psutil
+
+from bench import rig
+from bench.machine import CpuSampler, conditions
+from bench.plain import Outcome
+from bench.result import Result, Wrong
+from infra.connect import clickhouse_client
+from infra.home import Home
+from infra.settings import Settings
+from pipeline.folds.engagement import Engagement
+from pipeline.twin import columns, twin
+from pipeline.verify import verify
+
+AGENTS = 2
+"""archive and engagement."""
+PLAIN_EVENTS = 150_000
+"""Events that the plain agent is given: it is slow, and its speed does not change with time."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the worker: wall seconds, CPU seconds by part, and by process."""
+
+    seconds: float
+    stages: dict[str, float]
+    cpu: dict[str, float]
+
+
+def bench(events: int, runs: int, say: Callable[[str], None], plain: bool = True) -> Result:
+    """Both measurements, on one topic filled once; the worker's as the median of the runs."""
+    result = Result("worker", f"python -m bench worker --events {events} --runs {runs}")
+    result.conditions = conditions()
+    with rig.stack() as settings:
+        size, seconds = rig.fill(settings, events, say)
+        done = []
+        for number in range(runs):
+            with rig.database(settings, f"fanpulse_bench_{number}") as own:
+                say(f"worker: run {number + 1} of {runs}")
+                done.append(_run(own, events))
+                say(f"verifying run {number + 1}")
+                _verify(result, own, events, f"worker, run {number + 1}")
+                if plain and number == runs - 1:
+                    _report(result, done, events, size)
+                    _plain(
+                        result,
+                        own,
+                        min(events, PLAIN_EVENTS),
+                        statistics.median(run.seconds for run in done) / events,
+                        say,
+                    )
+        if not plain:
+            _report(result, done, events, size)
+    result.add(
+        "load: Kafka producer", events / seconds, "events/s", "kafka-python, one process, with making the events"
+    )
+    return result
+
+
+def _report(result: Result, runs: list[Run], events: int, size: float) -> None:
+    def median(of: Callable[[Run], float]) -> float:
+        return statistics.median(of(run) for run in runs)
+
+    micro = 1e6 / events
+    seconds = median(lambda run: run.seconds)
+    result.add("worker", events / seconds, "events/s", f"Kafka to ClickHouse, {events:,} events of {size:.0f} bytes")
+    spread = ", ".join(f"{events / run.seconds:,.0f}" for run in runs)
+    result.add("worker: wall", seconds, "s", f"median; events/s of each run: {spread}")
+    result.add("worker: CPU", median(lambda run: run.cpu["worker"]) * micro, "us/event", "the process, all threads")
+    for stage, what in STAGES.items():
+        used = statistics.median(run.stages[stage] for run in runs)
+        result.add(f"worker: CPU, {stage}", used * micro, "us/event", what)
+    result.add(
+        "ClickHouse: CPU", median(lambda run: run.cpu["clickhouse"]) * micro, "us/event", "with merges meanwhile"
+    )
+    result.add("Kafka: CPU", median(lambda run: run.cpu["kafka"]) * micro, "us/event")
+
+
+STAGES = {
+    "decode": "bytes to judged rows",
+    "archive": "its part of the event loop",
+    "engagement": "the fold, and taking the rows that changed",
+    "flush": "both flush threads: to Arrow, compressed, sent",
+    "loop": "rest of the event loop: Faust",
+    "fetch": "other threads: the Kafka client",
+}
+"""Parts of the worker's CPU."""
+
+
+def _run(settings: Settings, events: int) -> Run:
+    with rig.process(settings, "pipeline.worker", "0") as worker:
+        deadline = time.monotonic() + 60
+        while not _holds_partitions(settings):
+            rig.still_runs(worker, settings, "pipeline.worker")
+            if time.monotonic() > deadline:
+                raise Wrong("the worker did not get its partitions within 60 s")
+            time.sleep(0.01)
+        started = time.time()
+        process = psutil.Process(worker.pid)
+        main = _main_thread(process)
+        with CpuSampler({"worker": worker.pid, **rig.pids(settings)}) as cpu:
+            ended = _await_end(settings, events, lambda: rig.still_runs(worker, settings, "pipeline.worker"))
+            main = _main_thread(process) - main
+            stages = _stages(settings)
+            time.sleep(0.1)
+        used = cpu.used(started, ended)
+        on_loop = sum(stages.get(stage, 0.0) for stage in ("decode", "archive", "engagement"))
+        stages["loop"] = max(0.0, main - on_loop)
+        stages["fetch"] = max(0.0, used["worker"] - main - stages.get("flush", 0.0))
+        return Run(ended - started, {stage: stages.get(stage, 0.0) for stage in STAGES}, used)
+
+
+def _await_end(settings: Settings, events: int, look: Callable[[], None]) -> float:
+    """Waits until every agent has stored everything; returns when (seconds since the epoch) that was."""
+    deadline = time.monotonic() + 60 + events / 2_000
+    with closing(clickhouse_client(settings)) as client:
+        while True:
+            (rows, ended), *_ = client.query(
+                "SELECT sum(next_offset), max(written) FROM (SELECT max(next_offset) AS next_offset, "
+                "toUnixTimestamp64Milli(argMax(written_at, checkpoints.next_offset)) AS written FROM checkpoints "
+                "WHERE topic = 'interactions' GROUP BY agent, partition)"
+            ).result_rows
+            if rows == AGENTS * events:
+                return float(ended) / 1000
+            look()
+            if time.monotonic() > deadline:
+                raise Wrong(f"{rows // AGENTS:,} of {events:,} events were stored in time")
+            time.sleep(0.25)
+
+
+def _verify(result: Result, settings: Settings, events: int, who: str) -> None:
+    """Every table of this database against its SQL twin, and the number of raw rows."""
+    compared = verify(settings)
+    differ = {found.name: found.differ for found in compared if found.differ}
+    empty = [found.name for found in compared if "gifts" not in found.name and not found.rows]
+    empty = [name for name in empty if name not in ("raw_orders", "raw_ad_events")]
+    rows = sum(found.rows for found in compared)
+    what = f"{who}: {rows:,} rows compared with their SQL twins"
+    result.check(not differ and not empty, what + (f", different: {differ}, empty: {empty}" if differ or empty else ""))
+    with closing(clickhouse_client(settings)) as client:
+        (stored,) = client.query("SELECT count() FROM raw_interactions FINAL").result_rows[0]
+    result.check(stored == events, f"{who}: {stored:,} raw rows of {events:,} events")
+
+
+def _plain(result: Result, ours: Settings, events: int, pace: float, say: Callable[[str], None]) -> None:
+    """The plain agent on the first events of the same topic; ``pace`` is ours, seconds an event."""
+    with rig.database(ours, "fanpulse_plain") as own:
+        say(f"plain agent: {events:,} events")
+        with rig.process(own, "bench.plain", str(events)) as agent, CpuSampler(rig.pids(own)) as cpu:
+            deadline = time.monotonic() + 60 + events / 500
+            file = Home(own.home).run / "plain.json"
+            while not file.exists():
+                rig.still_runs(agent, own, "bench.plain")
+                if time.monotonic() > deadline:
+                    raise Wrong("the plain agent did not finish in time")
+                time.sleep(0.2)
+            outcome = Outcome.read(file)
+            time.sleep(0.1)
+        used = cpu.used(outcome.started, outcome.ended)
+        seconds = outcome.ended - outcome.started
+        micro = 1e6 / outcome.events
+        result.add(
+            "plain agent", outcome.events / seconds, "events/s", f"the first {outcome.events:,} events of the topic"
+        )
+        result.add("plain agent: CPU", outcome.cpu * micro, "us/event", "the process, all threads")
+        result.add("plain agent: ClickHouse: CPU", used["clickhouse"] * micro, "us/event")
+        result.add("worker : plain agent", seconds / outcome.events / pace, "times")
+        say("verifying the plain agent")
+        _verify(result, own, outcome.events, "plain agent")
+        rows, differ = _same(ours, own, outcome.until)
+        result.check(rows > 0 and not differ, f"{rows:,} creator-minutes of both, {differ} differ")
+
+
+def _same(ours: Settings, plain: Settings, until: dict[int, int]) -> tuple[int, int]:
+    """The plain agent's creator-minutes beside those of our raw rows up to its offsets: rows, and how many differ."""
+    table = Engagement.creator_minute
+    keys = ", ".join((*table.keys, "partition"))
+    events = (
+        f"SELECT *, toStartOfMinute(event_time) AS minute FROM {ours.database}.raw_interactions FINAL "
+        "WHERE late = 0 AND duplicate = 0 "
+        "AND `offset` < transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+    )
+    differs = " OR ".join(f"ours.{name} != theirs.{name}" for name in (*table.measures, "applied"))
+    with closing(clickhouse_client(ours, timeout=120)) as client:
+        (rows, differ), *_ = client.query(
+            f"SELECT count(), countIf(ours.there != theirs.there OR {differs}) "
+            f"FROM (SELECT 1 AS there, * FROM (WITH events AS ({events}) {twin(table.name)})) AS ours "
+            f"FULL OUTER JOIN (SELECT 1 AS there, {columns(table)} FROM {plain.database}.{table.name} FINAL) AS theirs "
+            f"USING ({keys})",
+            parameters={"partitions": list(until), "until": list(until.values())},
+        ).result_rows
+    return int(rows), int(differ)
+
+
+def _holds_partitions(settings: Settings) -> bool:
+    """Whether the worker has been given its partitions and knows where to read."""
+    try:
+        return bool(json.loads(_get(settings, "/health"))["partitions"])
+    except (OSError, http.client.HTTPException, KeyError):
+        return False
+
+
+def _stages(settings: Settings) -> dict[str, float]:
+    """CPU seconds by stage, of the worker's metrics."""
+    found = re.findall(
+        r'^fanpulse_stage_seconds_total\{stage="(\w+)"\} (\S+)$', _get(settings, "/metrics"), re.MULTILINE
+    )
+    return {stage: float(seconds) for stage, seconds in found}
+
+
+def _get(settings: Settings, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", Home(settings.home).ports()["worker-0"], timeout=5)
+    with closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+
+def _main_thread(process: psutil.Process) -> float:
+    """CPU seconds of the thread that runs the event loop."""
+    return next(thread.user_time + thread.system_time for thread in process.threads() if thread.id == process.pid)
