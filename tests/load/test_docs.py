@@ -40,7 +40,7 @@ def test_three_logs(
     monkeypatch.setenv("FANPULSE_HOME", str(settings.home))
     monkeypatch.setenv("FANPULSE_DATABASE", settings.database)
     monkeypatch.setenv("FANPULSE_TOPIC_PREFIX", settings.topic_prefix)
-    for command in re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL):
+    for command in re.findall(r"```sh\n(.*?)```", DOCS.replace("\\\n", ""), re.DOTALL):
         with pytest.raises(SystemExit) as ended:
             main(shlex.split(command)[1:])
         assert not ended.value.code, capsys.readouterr()

@@ -134,7 +134,7 @@ def test_fresh_then_live_then_twice(load: Load, settings: Settings, tmp_path: Pa
         )
         assert _counted(settings) == 600
 
-        old = _comments(tmp_path / "old.csv", TODAY - timedelta(days=30), 500, timedelta(minutes=90), "o")
+        old = _comments(tmp_path / "old.csv", TODAY - timedelta(days=30), 500, timedelta(minutes=30), "o")
         second = load(old, *COMMENTS)
         assert second.code == 0, second.err
         days = f"{(TODAY - timedelta(days=30)).date()} to"
@@ -217,7 +217,7 @@ def test_parquet_and_no_sort(load: Load, settings: Settings, tmp_path: Path) -> 
         (["none.csv", *COMMENTS], "cannot be read"),
         ([*COMMENTS[:-1], "--map=tex=评论内容"], "no field tex; did you mean text?"),
         ([*COMMENTS[:-1], "--map=text=评论内"], "the file has no column 评论内; did you mean 评论内容?"),
-        (COMMENTS[:-1], "nothing gives text, which comment need"),
+        ([*COMMENTS[:5], *COMMENTS[6:]], "nothing gives content_id, which comment need"),
         ([*COMMENTS, "--time-zone=Moon"], "there is no such time zone"),
         ([*COMMENTS, "--rejects=/none/x"], "cannot be written"),
     ],
