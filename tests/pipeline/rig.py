@@ -43,7 +43,7 @@ def now_ms() -> int:
 
 def event(rng: Random, number: int, event_time: int, **fields: Any) -> dict[str, Any]:
     """An interaction, its id made of its number."""
-    kind = rng.choice(("view", "view", "view", "like", "comment", "follow", "share", "live_enter"))
+    kind = rng.choice(("view", "view", "view", "like", "comment", "follow", "share", "live_enter", "live_leave"))
     made: dict[str, Any] = {
         "event_id": f"e{number}",
         "event_time": event_time,
@@ -52,14 +52,16 @@ def event(rng: Random, number: int, event_time: int, **fields: Any) -> dict[str,
         "creator_id": f"c{rng.randrange(5)}",
         "kind": kind,
     }
-    if kind == "live_enter":
+    if kind in ("live_enter", "live_leave"):
         made["live_id"] = f"l{rng.randrange(3)}"
     else:
         made["content_id"] = f"v{rng.randrange(12)}"
     if kind == "view":
         made |= {"watch_ms": rng.randrange(40_000), "duration_ms": 20_000}
+    if kind == "live_leave":
+        made["stay_ms"] = rng.randrange(600_000)
     if kind == "comment":
-        made["text"] = "好"
+        made["text"] = rng.choice(("好", ""))
     return made | fields
 
 
