@@ -18,6 +18,7 @@ import pytest
 
 import pipeline.load as core
 from fanpulse.cli import main
+from fanpulse.demo import end_offsets
 from infra.connect import clickhouse_client
 from infra.settings import Settings
 from infra.topics import ensure_topics
@@ -241,6 +242,7 @@ def test_misspelt_column_of_json_lines(load: Load, tmp_path: Path) -> None:
 
 def test_interrupted(settings: Settings, tmp_path: Path) -> None:
     path = _comments(tmp_path / "x.csv", TODAY - timedelta(days=5), 150_000, timedelta(seconds=1))
+    ensure_topics(settings)
     process = subprocess.Popen(
         [sys.executable, "-m", "fanpulse.cli", "load", str(path), *COMMENTS, "--no-sort"],
         env={**os.environ, **_environment(settings)},
@@ -248,7 +250,9 @@ def test_interrupted(settings: Settings, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(3)
+    deadline = time.monotonic() + 20
+    while not any(end_offsets(settings).values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, (out, err)
