@@ -171,7 +171,7 @@ class World:
         while book.next_slot <= slot:
             made = self._order_steps(self._stage.orders(partition, book.next_slot), partition, book.next_slot)
             targets = made["event_time"] // self.slot_ms
-            for target, columns in _split(made, targets, slot, int(targets.max(initial=slot))).items():
+            for target, columns in _split(made, targets, book.floor, int(targets.max(initial=slot))).items():
                 book.pending.setdefault(target, []).append(columns)
             book.next_slot += 1
         # Slots long past are forgotten; who asks for one of them again has the book written anew.

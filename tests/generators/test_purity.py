@@ -35,6 +35,16 @@ def test_any_split_of_a_span_gives_the_same_events_and_records(partition, cuts, 
     assert same(sent, {topic: merge([records[span][topic] for span in parts]) for topic in SOURCES})
 
 
+def test_a_span_asked_for_after_a_later_one_is_whole():
+    hour = 3_600_000
+    asked, fresh = World(config(fans=300)), World(config(fans=300))
+    for day in (2, 4):
+        asked.events(0, START_MS + day * DAY_MS, START_MS + day * DAY_MS + hour)
+    for day in (3, 2, 4):
+        span = START_MS + day * DAY_MS - 6 * hour, START_MS + day * DAY_MS
+        assert same(asked.events(0, *span), fresh.events(0, *span))
+
+
 @given(st.integers(0, 1), st.integers(0, 20 * DAY_MS), calm_or_storm)
 @settings(max_examples=4, deadline=None)
 def test_a_world_started_anywhere_goes_on_as_one_that_ran_from_the_start(partition, at, weather):
