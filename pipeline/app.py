@@ -66,7 +66,7 @@ class Worker:
         self._blocked_at = -math.inf
         self._seen = self._refused = 0
         self._stopping = threading.Event()
-        sink = Sink(self._connect, self._stopping, self._on_wait)
+        self._sink = sink = Sink(self._connect, self._stopping, self._on_wait)
         self._recovery = Recovery(settings, AGENTS, self._cluster, fan_key(settings), self._connect, self._on_batch)
         self.app = application(settings, index)
         self.app.offsets = self
@@ -191,7 +191,7 @@ class Worker:
                 continue
             checked = now
             lag = self._measure()
-            if not lag or now - self._blocked_at < 2 * LONGEST_WAIT:
+            if not lag or self._sink.busy or now - self._blocked_at < 2 * LONGEST_WAIT:
                 self._progress_at = now
             elif self._logs and now - self._progress_at > self._settings.watchdog:
                 self._leave(

@@ -11,6 +11,7 @@ from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
+from pipeline.snapshot import SnapshotTable
 from pipeline.twin import FOLDS, columns, twin
 from schemas.topics import SOURCES
 
@@ -54,7 +55,14 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
             until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
             if not until:
                 continue
-            parameters = {**span, "partitions": list(until), "until": list(until.values())}
+            parameters = {
+                **span,
+                "time_zone": settings.time_zone,
+                "first": first,
+                "last": last,
+                "partitions": list(until),
+                "until": list(until.values()),
+            }
             report(f"settling late {topic}")
             _settle(client, topic, parameters)
             events[topic], repeats[topic] = _settled(client, topic, parameters)
@@ -64,18 +72,13 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
                 for table in fold.tables:
                     report(f"repairing {table.name} ({agent})")
                     names = columns(table)
-                    late = _late(topic, "repaired = 1 AND duplicate = 0")
+                    found = f"FROM (WITH events AS ({_counted(topic)}) {twin(table.name)}) WHERE {_overlaps(table)}"
                     client.command(
                         f"INSERT INTO {table.name} (origin, fold_version, {names}) "
-                        f"SELECT 'repair', {fold.version}, {names} FROM (WITH events AS ({late}) {twin(table.name)})",
-                        parameters={**parameters, "time_zone": settings.time_zone},
+                        f"SELECT 'repair', {fold.version}, {names} {found}",
+                        parameters=parameters,
                     )
-                    rows[table.name] = int(
-                        client.query(
-                            f"SELECT count() FROM (WITH events AS ({late}) {twin(table.name)})",
-                            parameters={**parameters, "time_zone": settings.time_zone},
-                        ).result_rows[0][0]
-                    )
+                    rows[table.name] = int(client.query(f"SELECT count() {found}", parameters).result_rows[0][0])
         return Repaired(events, repeats, rows)
     finally:
         client.close()
@@ -86,18 +89,30 @@ def _midnight_after(day: date, zone: ZoneInfo) -> datetime:
     return datetime(following.year, following.month, following.day, tzinfo=zone)
 
 
+_BELOW = "`offset` < transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
 _RANGE = (
     "late = 1 AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
-    "AND event_time < fromUnixTimestamp64Milli({before:Int64}, 'UTC') "
-    "AND `offset` < transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+    f"AND event_time < fromUnixTimestamp64Milli({{before:Int64}}, 'UTC') AND {_BELOW}"
 )
 
 
-def _late(topic: str, condition: str) -> str:
+def _counted(topic: str) -> str:
+    """Late events that count now, of more than the days: the first and the last bucket may reach beyond them."""
     return (
         "SELECT *, toStartOfMinute(event_time) AS minute, toStartOfHour(event_time) AS hour, "
-        f"toDate(event_time, {{time_zone:String}}) AS day FROM raw_{topic} FINAL WHERE {_RANGE} AND {condition}"
+        f"toDate(event_time, {{time_zone:String}}) AS day FROM raw_{topic} FINAL "
+        f"WHERE late = 1 AND repaired = 1 AND duplicate = 0 AND {_BELOW} "
+        "AND event_time >= fromUnixTimestamp64Milli({since:Int64} - 3600000, 'UTC') "
+        "AND event_time < fromUnixTimestamp64Milli({before:Int64} + 3600000, 'UTC')"
     )
+
+
+def _overlaps(table: SnapshotTable) -> str:
+    """Rows whose bucket has a part in the days: in a zone that is half an hour off UTC, hours lie across midnight."""
+    if table.bucket == "day":
+        return "day BETWEEN {first:Date} AND {last:Date}"
+    begin = f"toUnixTimestamp({table.bucket}) * 1000"
+    return f"{begin} + {table.bucket_ms} > {{since:Int64}} AND {begin} < {{before:Int64}}"
 
 
 def _settle(client: Client, topic: str, parameters: dict[str, object]) -> None:

@@ -7,16 +7,24 @@ from collections.abc import Callable
 
 import polars as pl
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, DataError, ProgrammingError
 from urllib3.exceptions import HTTPError
 
 from infra.errors import InfraError
 
 log = logging.getLogger(__name__)
 
-TRANSIENT = frozenset({159, 202, 203, 209, 210, 236, 241, 242, 252, 285, 319, 394, 425, 999})
-"""ClickHouse error codes that a later try may not meet: timeouts, too many queries or parts, memory, network,
-shutting down, replicas or Keeper away."""
+TRANSIENT = frozenset({159, 173, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 285, 286, 319, 394, 425, 439, 999})
+"""ClickHouse error codes that a later try may not meet: timeouts, too many queries or parts, memory, disk, threads,
+network, shutting down, replicas or Keeper away."""
+_INSERT = {
+    # One insert may span many months (a load of old logs); each becomes its own part.
+    "max_partitions_per_insert_block": 0,
+    # A block repeated after a crash must reach the materialized views, whether its first try did or not.
+    "insert_deduplicate": 0,
+    # What is answered is stored.
+    "async_insert": 0,
+}
 LONGEST_WAIT = 10.0
 """Seconds between tries, at most."""
 
@@ -46,18 +54,30 @@ class Sink:
         self._client: Client | None = None
         self._stopping = stopping
         self._on_wait = on_wait
+        self._inserting: set[int] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether ClickHouse is being waited for."""
+        return bool(self._inserting)
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Stores the rows, or raises RefusedByClickHouse or Stopped. A try that failed may have stored them: rows
         are absolute, so storing them again changes nothing."""
+        self._inserting.add(threading.get_ident())
+        try:
+            self._insert(table, rows)
+        finally:
+            self._inserting.discard(threading.get_ident())
+
+    def _insert(self, table: str, rows: pl.DataFrame) -> None:
         arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
         wait = 0.1
         while True:
             try:
                 if self._client is None:
                     self._client = self._connect()
-                # One insert may span many months (a load of old logs); each becomes its own part.
-                self._client.insert_arrow(table, arrow, settings={"max_partitions_per_insert_block": 0})
+                self._client.insert_arrow(table, arrow, settings=_INSERT)
                 return
             except FAILURES as error:
                 if not transient(error):
@@ -79,9 +99,10 @@ FAILURES = (ClickHouseError, HTTPError, OSError, InfraError)
 
 def transient(error: BaseException) -> bool:
     """Whether a later try may go through: ClickHouse cannot be reached, or says so."""
-    if isinstance(error, DatabaseError):
-        return error_code(error) in TRANSIENT
-    return isinstance(error, FAILURES)
+    if code := error_code(error):
+        return code in TRANSIENT
+    # Without a code it was not ClickHouse that answered, but the network, or what stands before it.
+    return isinstance(error, FAILURES) and not isinstance(error, ProgrammingError | DataError)
 
 
 def error_code(error: BaseException) -> int:

@@ -51,6 +51,7 @@ def verify(
         if not stored:
             raise FanpulseError("nothing is stored yet: start a worker (fanpulse worker) or the demo (fanpulse demo)")
         checkpoints.require_same(settings, stored)
+        kept = int(time.time()) // 60 * 60 - KEPT_DAYS * 86_400
         results = []
         for topic in SOURCES:
             until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
@@ -63,24 +64,25 @@ def verify(
                         report(f"reading {table.name}")
                         version = FOLDS[agent][0].version
                         snapshots[table.name] = (table, own)
-                        _snapshot(client, table, version, name(table.name))
+                        _snapshot(client, table, version, kept, name(table.name))
                         for partition, offset in _reach(client, name(table.name)).items():
                             until[partition] = max(until.get(partition, 0), offset)
                         until.update({p: max(until.get(p, 0), offset) for p, offset in own.items()})
+                _await_archive(client, topic, until, patience)
                 if topic == "interactions":
                     for grain in ("minute", "hour"):
                         _copy_viewers(client, grain, name(f"viewers_{grain}"))
-                _await_archive(client, topic, until, patience)
                 report(f"judging {topic}")
                 judge(client, settings, topic, until, name("judged"))
                 results.append(_flags(client, topic, name("judged")))
                 for table, own in snapshots.values():
                     report(f"comparing {table.name}")
-                    results.append(_compare(client, table, name(table.name), name("judged"), own))
+                    results.append(_compare(client, table, name(table.name), name("judged"), own, kept))
                 if topic == "interactions":
                     for grain in ("minute", "hour"):
                         report(f"comparing viewers_{grain}")
-                        results.append(_compare_viewers(client, grain, name(f"viewers_{grain}"), name("judged"), until))
+                        copy, judged = name(f"viewers_{grain}"), name("judged")
+                        results.append(_compare_viewers(client, grain, copy, judged, until, kept))
         return results
     finally:
         client.close()
@@ -104,16 +106,17 @@ def _scratch(client: Client) -> Iterator[Callable[[str], str]]:
             client.command(f"DROP TABLE IF EXISTS {table} SYNC")
 
 
-def _snapshot(client: Client, table: SnapshotTable, version: int, into: str) -> None:
+def _snapshot(client: Client, table: SnapshotTable, version: int, kept: int, into: str) -> None:
     client.command(
         f"CREATE TABLE {into} ENGINE = MergeTree ORDER BY tuple() AS SELECT origin, {columns(table)} "
         f"FROM {table.name} FINAL WHERE fold_version = {{version:UInt16}}{_kept(table)}",
-        parameters={"version": version},
+        parameters={"version": version, "kept": kept},
     )
 
 
 def _kept(table: SnapshotTable) -> str:
-    return f" AND minute >= now() - INTERVAL {KEPT_DAYS} DAY" if table.name.endswith("content_minute") else ""
+    """Of tables that forget: what is newer than a moment fixed at the start, for every query alike."""
+    return " AND minute >= toDateTime({kept:Int64}, 'UTC')" if table.name.endswith("content_minute") else ""
 
 
 def _reach(client: Client, snapshot: str) -> dict[int, int]:
@@ -143,20 +146,23 @@ def _await_archive(client: Client, topic: str, until: dict[int, int], patience: 
 
 
 def _flags(client: Client, topic: str, judged: str) -> Comparison:
-    """The verdicts in the raw table. What repair settled of late events is theirs to say, not the stream's."""
-    wrong = "late != is_late OR (late = 0 AND duplicate != is_duplicate)"
+    """The verdicts in the raw table, those of the stream and, of late events, those of repair."""
+    wrong = "late != is_late OR duplicate != if(late, repaired AND is_repeat, is_duplicate)"
     (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) FROM {judged}").result_rows
     examples = _examples(
         client,
-        f"SELECT partition, `offset`, event_id, late, is_late, duplicate, is_duplicate FROM {judged} WHERE {wrong}",
+        "SELECT partition, `offset`, event_id, late, is_late, duplicate, is_duplicate, repaired, is_repeat "
+        f"FROM {judged} WHERE {wrong}",
     )
     return Comparison(f"raw_{topic}", rows, differ, examples)
 
 
-def _compare(client: Client, table: SnapshotTable, snapshot: str, judged: str, own: dict[int, int]) -> Comparison:
+def _compare(
+    client: Client, table: SnapshotTable, snapshot: str, judged: str, own: dict[int, int], kept: int
+) -> Comparison:
     """Stream rows at the checkpoint, or where they are ahead of it at their own offset; repair rows as repaired."""
     keys = ", ".join((*table.keys, "partition"))
-    parameters = {"partitions": list(own), "until": list(own.values())}
+    parameters = {"partitions": list(own), "until": list(own.values()), "kept": kept}
     limit = "transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
     events = f"""
         SELECT judged.* FROM {judged} AS judged
@@ -167,11 +173,11 @@ def _compare(client: Client, table: SnapshotTable, snapshot: str, judged: str, o
         WHERE is_late = 0 AND is_duplicate = 0 AND `offset` < greatest({limit}, ahead + 1)
     """
     repaired = f"SELECT * FROM {judged} WHERE late = 1 AND repaired = 1 AND duplicate = 0"
-    kept = f"WHERE 1{_kept(table)}"
+    recent = f"WHERE 1{_kept(table)}"
     wanted = f"""
-        SELECT 'stream' AS origin, * FROM (WITH events AS ({events}) {twin(table.name)}) {kept}
+        SELECT 'stream' AS origin, * FROM (WITH events AS ({events}) {twin(table.name)}) {recent}
         UNION ALL
-        SELECT 'repair' AS origin, * FROM (WITH events AS ({repaired}) {twin(table.name)}) {kept}
+        SELECT 'repair' AS origin, * FROM (WITH events AS ({repaired}) {twin(table.name)}) {recent}
     """
     values = (*table.measures, "applied")
     differs = " OR ".join(f"stored.{name} != wanted.{name}" for name in values)
@@ -200,15 +206,17 @@ def _copy_viewers(client: Client, grain: str, into: str) -> None:
     )
 
 
-def _compare_viewers(client: Client, grain: str, copy: str, judged: str, until: dict[int, int]) -> Comparison:
+def _compare_viewers(
+    client: Client, grain: str, copy: str, judged: str, until: dict[int, int], kept: int
+) -> Comparison:
     """Distinct viewers of every bucket that no record beyond ``until`` has touched since they were read."""
     keys = f"platform, creator_id, content_id, {grain}"
     recent = " AND appended_at < event_time + INTERVAL 3 DAY" if grain == "minute" else ""
-    kept = f"WHERE {grain} >= now() - INTERVAL {KEPT_DAYS} DAY" if grain == "minute" else ""
+    newer = "WHERE minute >= toDateTime({kept:Int64}, 'UTC')" if grain == "minute" else ""
     joined = f"""
         FROM
         (
-            SELECT 1 AS there, * FROM {copy} {kept}
+            SELECT 1 AS there, * FROM {copy} {newer}
         ) AS stored
         FULL OUTER JOIN
         (
@@ -216,7 +224,7 @@ def _compare_viewers(client: Client, grain: str, copy: str, judged: str, until: 
             (
                 SELECT {keys}, uniq(fan) AS viewers FROM {judged}
                 WHERE kind = 'view' AND (is_late = 0 OR repaired = 1){recent} GROUP BY {keys}
-            ) {kept}
+            ) {newer}
         ) AS wanted USING ({keys})
         WHERE ({keys}) NOT IN
         (
@@ -225,7 +233,7 @@ def _compare_viewers(client: Client, grain: str, copy: str, judged: str, until: 
                 AND `offset` >= transform(partition, {{partitions:Array(UInt16)}}, {{until:Array(Int64)}}, 0)
         )
     """
-    parameters = {"partitions": list(until), "until": list(until.values())}
+    parameters = {"partitions": list(until), "until": list(until.values()), "kept": kept}
     wrong = "stored.there != wanted.there OR stored.viewers != wanted.viewers"
     (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) {joined}", parameters=parameters).result_rows
     examples = _examples(

@@ -142,7 +142,7 @@ def await_stored(settings: Settings, workers: Iterable["WorkerProcess"] = (), de
         for worker in workers:
             assert worker.process.poll() is None, worker.output()
         held = stored(settings)
-        return all(held.get(where, 0) >= offset for where, offset in wanted.items())
+        return all(held.get(where, -1) >= offset for where, offset in wanted.items())
 
     until(done, f"all of {wanted} to be stored", deadline)
 
