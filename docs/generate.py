@@ -49,9 +49,9 @@ def settings_page() -> str:
 Settings are environment variables. One that does not exist or has a bad value stops every command with one line that
 names it, and exit code 2. `--home` goes before `{PREFIX}HOME`.
 
-Figures depend on `{PREFIX}PARTITIONS`, `{PREFIX}TIME_ZONE`, `{PREFIX}ALLOWED_LATENESS` and `{PREFIX}LATE_HORIZON`: they
-are fixed once a database holds something, and a worker refuses to start with others. `{PREFIX}FAN_KEY` must stay the
-same too, or every fan becomes a new one; nothing can check that.
+Figures depend on `{PREFIX}PARTITIONS`, `{PREFIX}TIME_ZONE`, `{PREFIX}ALLOWED_LATENESS` and `{PREFIX}LATE_HORIZON`:
+they are fixed once a database holds something, and a worker refuses to start with others. So is `{PREFIX}FAN_KEY`, or
+the key in `secrets.json` of the home: keep a copy, without it no worker can go on with that database.
 
 {_table(("variable", "default", "allowed", "meaning"), rows)}
 """

@@ -22,7 +22,7 @@ def anchors(page: Path) -> set[str]:
 def options(command: str) -> set[str]:
     """Options of a subcommand."""
     group = typer.main.get_command(_application([command]))
-    return {name for each in group.commands[command].params for name in [*each.opts, *each.secondary_opts]} | {"--home"}
+    return {name for each in group.commands[command].params for name in [*each.opts, *each.secondary_opts]} | {"--home", "--help", "-h"}
 
 
 @EVERY
@@ -67,7 +67,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
                     assert option in options(command), line
             else:
                 assert f"fanpulse {command}" not in shown, line
-    for target in re.findall(r"\bmake ([a-z]+)\b", shown):
+    for target in re.findall(r"^\s*make ([a-z]+)\b", shown, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
     assert text.endswith("\n")
 
