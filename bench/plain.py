@@ -67,6 +67,7 @@ _STRINGS = (
     "group_id",
     "product_id",
 )
+_INTEGERS = ("watch_ms", "duration_ms", "stay_ms")
 _EPOCH = date(1970, 1, 1).toordinal()
 _MINUTES, _CONTENT_MINUTES, _HOURS, _DAYS = Engagement.tables
 _CREATOR_COLUMN = {kind: _MINUTES.measures.index(measure) for kind, measure in KIND_MEASURES.items()}
@@ -166,7 +167,7 @@ class Counts:
         row[_WATCH] += watched
         row[_COMPLETE] += complete
         if kind == "live_leave":
-            row[_STAY] += fields["watch_ms"] or 0
+            row[_STAY] += fields["stay_ms"] or 0
         row[-1] = offset
         content = fields.get("content_id")
         if not content:
@@ -258,7 +259,7 @@ def _raw_frame(raw: list[Raw]) -> pl.DataFrame:
             pl.Series("appended_at", appended, pl.Int64).cast(moment),
             pl.Series("event_time", [each["event_time"] for each in fields], pl.Int64).cast(moment),
             *(pl.Series(name, [each.get(name) or "" for each in fields], pl.String) for name in _STRINGS),
-            *(pl.Series(name, [each.get(name) for each in fields], pl.Int64) for name in ("watch_ms", "duration_ms")),
+            *(pl.Series(name, [each.get(name) for each in fields], pl.Int64) for name in _INTEGERS),
             pl.Series("fan", fans, pl.UInt64),
             pl.Series("reply_to_fan", others, pl.UInt64),
             pl.Series("late", late, pl.Boolean).cast(pl.UInt8),

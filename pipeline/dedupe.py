@@ -62,9 +62,14 @@ class _Table:
             free = held == 0
             if free.any():
                 # Several keys may want one free slot: all write, the last stays, and the others go on probing.
-                self.keys[at[free]] = wanted[free]
+                taken = at[free]
+                self.keys[taken] = wanted[free]
                 held = self.keys[at]
-                self.used += len(np.unique(at[free]))
+                # Distinct slots without sorting: all write their number, and one of each slot reads its own.
+                number = np.arange(len(taken))
+                self.first[taken] = number
+                self.used += int(np.count_nonzero(self.first[taken] == number))
+                self.first[taken] = _NO_OFFSET
             pending = pending[held != wanted]
             slots[pending] = (slots[pending] + 1) & mask
         return slots
@@ -99,14 +104,22 @@ class DedupeIndex:
     def repeats(self, prints: UInt64s, event_times: Int64s, offsets: Int64s) -> npt.NDArray[np.bool_]:
         """Which of these events (in offset order) repeat an earlier one; all of them are remembered."""
         repeated = np.zeros(len(prints), bool)
+        if not len(prints):
+            return repeated
         buckets = event_times // BUCKET_MS
+        if int(buckets.min()) == int(buckets.max()):
+            repeated[:] = self._table(int(buckets[0])).note(prints, offsets) < offsets
+            return repeated
         for bucket in np.unique(buckets).tolist():
             here = buckets == bucket
-            table = self._buckets.get(bucket)
-            if table is None:
-                table = self._buckets[bucket] = _Table()
-            repeated[here] = table.note(prints[here], offsets[here]) < offsets[here]
+            repeated[here] = self._table(bucket).note(prints[here], offsets[here]) < offsets[here]
         return repeated
+
+    def _table(self, bucket: int) -> _Table:
+        table = self._buckets.get(bucket)
+        if table is None:
+            table = self._buckets[bucket] = _Table()
+        return table
 
     def evict(self, before_ms: int) -> None:
         """Forgets the buckets that end at or before this event time: older events are late, not compared."""

@@ -68,12 +68,22 @@ class Snapshots:
         """The highest offset that any row holds; -1 without rows."""
         return int(self._applied.max(initial=-1))
 
-    def add(self, keys: Iterable[tuple[Any, ...]], columns: Int64s, amounts: Int64s, applied: Int64s) -> None:
-        """Adds n contributions: ``amounts[i, j]`` to measure number ``columns[i, j]`` of the row of key i.
+    def add(
+        self,
+        keys: Iterable[tuple[Any, ...]],
+        columns: Int64s,
+        amounts: Int64s,
+        applied: Int64s,
+        which: Int64s | None = None,
+    ) -> None:
+        """Adds n contributions: ``amounts[i, j]`` to measure number ``columns[i, j]`` of the row of key i, or of key
+        ``which[i]`` where several contributions share a key.
 
         ``columns`` and ``amounts`` have shape (n, m); ``applied`` (n,) holds the last offset of each contribution.
         """
-        slots = np.fromiter((self._slot(key) for key in keys), np.int64, len(applied))
+        slots = np.fromiter((self._slot(key) for key in keys), np.int64)
+        if which is not None:
+            slots = slots[which]
         np.add.at(self._values, (slots[:, None], columns), amounts)
         np.maximum.at(self._applied, slots, applied)
         self._dirty[slots] = True
@@ -121,6 +131,17 @@ class Snapshots:
         # Where a slot stands several times, the last assignment stays.
         self._values[slots[ahead]] = rows.select(self.table.measures).to_numpy()[ahead]
         self._applied[slots[ahead]] = applied[ahead]
+
+    def distinct_keys(self, rows: pl.DataFrame) -> tuple[list[tuple[Any, ...]], Int64s]:
+        """Distinct keys of rows as ``key_columns`` has them, in the order in which they first appear, and the number
+        of each row's key: a Python object per key, not per row."""
+        keys = rows.select(self.table.keys).with_row_index("row").group_by(self.table.keys, maintain_order=True)
+        grouped = keys.agg("row")
+        which = np.empty(len(rows), np.int64)
+        which[grouped["row"].explode().to_numpy()] = np.repeat(
+            np.arange(len(grouped)), grouped["row"].list.len().to_numpy()
+        )
+        return self.key_columns(grouped), which
 
     def key_columns(self, rows: pl.DataFrame) -> list[tuple[Any, ...]]:
         """Keys of rows that have the key columns, the bucket in its stored type."""

@@ -141,4 +141,5 @@ class Engagement(Fold):
         columns[:, 0] = counted
         columns[:, 1:] = [table.measures.index(name) for name in sums]
         amounts = groups.select("events", *sums).to_numpy()
-        snapshots.add(snapshots.key_columns(groups), columns, amounts, groups["applied"].to_numpy())
+        keys, which = snapshots.distinct_keys(groups)
+        snapshots.add(keys, columns, amounts, groups["applied"].to_numpy(), which)
