@@ -40,6 +40,9 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command("fanpulse.doctor", "doctor", "Check this machine, and say what mends it."),
 }
 
+_SERVICES = {"clickhouse_connect": "ClickHouse", "kafka": "Kafka"}
+"""Whose errors are told in one line, by the package that raises them."""
+
 _HELP = """Live engagement, fans and ads of short-video creators, from Kafka to ClickHouse.
 
 Settings are environment variables, FANPULSE_<NAME>; unknown ones are refused.
@@ -64,6 +67,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of our output (head, less) has gone: that is its business. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        # Their modules are imported only by commands that need them, so these are known by name.
+        service = _SERVICES.get(type(error).__module__.partition(".")[0])
+        if service is None:
+            raise
+        print(f"fanpulse: {service} answered with an error: {' '.join(str(error).split())[:600]}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(code)
 
 

@@ -2,34 +2,32 @@
 
 import contextlib
 import math
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from kafka import TopicPartition
-from kafka.admin import OffsetSpec
 from rich.console import Console
 from rich.live import Live
 
 from fanpulse.context import print_json, settings
 from fanpulse.figures import Rate, read_board, read_health
 from fanpulse.generate import duration
+from fanpulse.interrupt import stopping
 from fanpulse.screen import View, line, picture
 from fanpulse.worker import worker_service
 from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS
 from generators.produce import Produced, backfill, live
 from generators.progress import open_world
 from generators.world import World
-from infra.connect import clickhouse_client, kafka_admin
+from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from infra.settings import Settings
 from infra.stack import Stack
-from infra.topics import ensure_topics
+from infra.topics import end_offsets, ensure_topics
 from pipeline import checkpoint as checkpoints
 from pipeline.app import AGENTS
 from pipeline.migrate import migrate
@@ -77,7 +75,7 @@ def demo(
     here = settings(ctx)
     run = _Demo(here, workers, rate, duration(for_) if for_ is not None else None)
     options = {"seed": seed, "fans": fans, "creators": creators, "days": days}
-    with _signals(run.stop):
+    with stopping(run.stop):
         shown = _shown(run, as_json)
         with shown:
             result = run.run(options)
@@ -274,23 +272,6 @@ class _Demo:
             self._spent[name] = self._spent.get(name, 0.0) + time.monotonic() - began
 
 
-def end_offsets(here: Settings) -> dict[tuple[str, int], int]:
-    """Kafka's end of every source topic and partition."""
-    admin = kafka_admin(here)
-    try:
-        asked = {
-            TopicPartition(here.topic_prefix + topic, partition): OffsetSpec.LATEST
-            for topic in SOURCES
-            for partition in range(here.partitions)
-        }
-        found = admin.list_partition_offsets(asked)
-        return {
-            (tp.topic.removeprefix(here.topic_prefix), tp.partition): int(answer.offset) for tp, answer in found.items()
-        }
-    finally:
-        admin.close()
-
-
 def _lag(stored: list[checkpoints.Checkpoint], ends: dict[tuple[str, int], int]) -> int:
     """Records that some agent has not stored yet, summed over partitions."""
     own = {(c.agent, c.topic, c.partition): c.next_offset for c in stored}
@@ -345,25 +326,6 @@ def _lines(run: _Demo, every: float = 5.0) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-@contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the phase under way; a second one interrupts at once."""
-
-    def handle(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before: dict[int, Callable[..., Any] | int | None] = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _now_ms() -> int:

@@ -1,7 +1,6 @@
 """``fanpulse generate``."""
 
 import re
-import signal
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from fanpulse.context import print_json, settings
+from fanpulse.interrupt import stopping
 from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS
 from generators.produce import Produced, backfill, live
 from generators.progress import open_world
@@ -100,7 +100,7 @@ def generate(
     )
     begun = time.monotonic()
     try:
-        with show, _SetAtInterrupt(stop):
+        with show, stopping(stop):
             history = backfill(here, config, config.start_ms, end_ms, processes, show.history, stop)
         parts.append(history)
         spent["history"] = time.monotonic() - begun
@@ -113,13 +113,13 @@ def generate(
             if timer is not None:
                 timer.daemon = True
                 timer.start()
-            with show, _SetAtInterrupt(stop) as signals:
+            with show, stopping(stop) as asked:
                 now = live(here, config, stop, _now_ms, show.live, rate)
             parts.append(now)
             if timer is not None:
                 timer.cancel()
             spent["live"] = time.monotonic() - begun
-            interrupted = signals.interrupted and seconds is not None
+            interrupted = asked.is_set() and seconds is not None
             show.say(f"live: {_rate(now, spent['live'])}")
         else:
             interrupted = stop.is_set()
@@ -161,28 +161,6 @@ def _now_ms() -> int:
 
 def _rate(produced: Produced, seconds: float) -> str:
     return f"{produced.records:,} records in {seconds:.1f} s, {produced.records / max(seconds, 1e-9):,.0f}/s"
-
-
-class _SetAtInterrupt:
-    """Ctrl-C and SIGTERM set an event, so that what is under way is finished; a second one interrupts at once."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-        self.interrupted = False
-
-    def __enter__(self) -> "_SetAtInterrupt":
-        self._before = {number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _set(self, *_: object) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        self._event.set()
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 class _Silent:

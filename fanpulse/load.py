@@ -1,7 +1,6 @@
 """``fanpulse load``."""
 
 import contextlib
-import signal
 import sys
 import threading
 import time
@@ -15,10 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from fanpulse.context import print_json, settings
+from fanpulse.interrupt import stopping
 from infra.errors import FanpulseError
-from pipeline.load import Job, Loaded, Report
-from pipeline.load import load as run
-from pipeline.load_mapping import parse
+from pipeline.loading.load import Job, Loaded, Report
+from pipeline.loading.load import load as run
+from pipeline.loading.mapping import parse
 
 _LINE_EVERY_S = 5.0
 Topic = Literal["interactions", "gifts", "orders", "ad_events"]
@@ -82,7 +82,7 @@ def load(
     here = settings(ctx)
     mapping = parse(topic, maps or [], sets or [], _zone(zone or here.time_zone))
     stop = threading.Event()
-    with _signals(stop), _progress(as_json) as report:
+    with stopping(stop), _progress(as_json) as report:
         done = run(here, Job(file, mapping, form, sort, rejects), report, stop)
     if as_json:
         print_json(summary(done))
@@ -159,23 +159,6 @@ def _zone(name: str) -> ZoneInfo:
         raise FanpulseError(
             f"--time-zone {name}: there is no such time zone; write for example Asia/Shanghai"
         ) from None
-
-
-@contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM finish what is under way; a second one interrupts at once."""
-
-    def told(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -15,13 +15,13 @@ import numpy as np
 
 from generators.columns import KIND_NAMES
 from generators.config import WorldConfig
-from generators.outbox import Outbox, check_topics
 from generators.population import NEVER
 from generators.progress import Progress, load_progress, save_progress
 from generators.weather import LABELS
 from generators.world import World
 from infra.errors import FanpulseError
 from infra.home import Home
+from infra.outbox import Outbox, check_topics
 from infra.settings import Settings
 
 CHUNK_MS = 6 * 3_600_000

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka import TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec
 from kafka.errors import KafkaError
 
 from infra.connect import kafka_admin
 from infra.errors import FanpulseError
 from infra.settings import Settings
-from schemas.topics import TOPICS
+from schemas.topics import SOURCES, TOPICS
 
 
 @dataclass(frozen=True)
@@ -70,5 +71,24 @@ def ensure_topics(settings: Settings) -> list[TopicState]:
         return states
     except KafkaError as error:
         raise FanpulseError(f"Kafka refused to create topics: {error}", exit_code=1) from None
+    finally:
+        admin.close()
+
+
+def end_offsets(settings: Settings) -> dict[tuple[str, int], int]:
+    """Kafka's end of every source topic and partition. InfraError or FanpulseError where it does not tell."""
+    admin = kafka_admin(settings)
+    try:
+        asked = {
+            TopicPartition(settings.topic_prefix + topic, partition): OffsetSpec.LATEST
+            for topic in SOURCES
+            for partition in range(settings.partitions)
+        }
+        return {
+            (place.topic.removeprefix(settings.topic_prefix), place.partition): int(answer.offset)
+            for place, answer in admin.list_partition_offsets(asked).items()
+        }
+    except KafkaError as error:
+        raise FanpulseError(f"Kafka does not tell what its topics hold ({error}); look: fanpulse status") from None
     finally:
         admin.close()

@@ -12,13 +12,12 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from pages import PAGES, ROOT, blocks
 
-from fanpulse.demo import end_offsets
 from generators.produce import backfill
 from generators.progress import open_world
 from infra.connect import clickhouse_address, clickhouse_client, kafka_address
 from infra.settings import PREFIX, Settings
 from infra.stack import Stack
-from infra.topics import ensure_topics
+from infra.topics import end_offsets, ensure_topics
 from pipeline import checkpoint as checkpoints
 from pipeline.migrate import migrate
 

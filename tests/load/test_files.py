@@ -13,10 +13,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-import pipeline.load_files as files
+import pipeline.loading.files as files
 from infra.errors import FanpulseError
-from pipeline.load_files import open_log
-from pipeline.load_mapping import Rows
+from pipeline.loading.files import open_log
+from pipeline.loading.mapping import Rows
 
 ROWS: list[dict[str, Any]] = [{"a": "甲", "b": str(index)} for index in range(5)]
 CSV = "a,b\n" + "".join(f"{row['a']},{row['b']}\n" for row in ROWS)

@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-import pipeline.load as core
+import pipeline.loading.load as core
 from fanpulse.cli import main
-from fanpulse.demo import end_offsets
 from infra.connect import clickhouse_client
 from infra.settings import Settings
-from infra.topics import ensure_topics
+from infra.topics import end_offsets, ensure_topics
 from pipeline.migrate import migrate
 from pipeline.verify import verify
 

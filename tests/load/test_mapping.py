@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from infra.errors import FanpulseError
 from pipeline.decode import Decoder, FanHasher
-from pipeline.load import judge
-from pipeline.load_mapping import Rows, Unfit, _converter, parse
+from pipeline.loading.load import judge
+from pipeline.loading.mapping import Rows, Unfit, _converter, parse
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 NOW_MS = 1_760_000_000_000

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import FanpulseError
-from pipeline.load_sort import Record, Sorter
+from pipeline.loading.sort import Record, Sorter
 
 
 @settings(deadline=None)

@@ -18,17 +18,17 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from generators.outbox import Outbox
 from infra.connect import clickhouse_client, kafka_options
 from infra.errors import FanpulseError
+from infra.outbox import Outbox
 from infra.settings import Settings
-from infra.topics import ensure_topics
+from infra.topics import end_offsets, ensure_topics
 from pipeline import checkpoint as checkpoints
 from pipeline.block import Block
 from pipeline.decode import Decoder, FanHasher
-from pipeline.load_files import Format, LogFile, open_log
-from pipeline.load_mapping import Encoded, Encoder, Mapping, RefusedRow
-from pipeline.load_sort import MEMORY_BYTES, Record, Sorter
+from pipeline.loading.files import Format, LogFile, open_log
+from pipeline.loading.mapping import Encoded, Encoder, Mapping, RefusedRow
+from pipeline.loading.sort import MEMORY_BYTES, Record, Sorter
 from pipeline.repair import Repaired, repair
 from pipeline.verdict import AHEAD_MS, NEVER, Horizon
 from schemas.topics import partition_for
@@ -394,8 +394,7 @@ def _places(settings: Settings, topic: str) -> Iterator[tuple[KafkaConsumer, dic
 
 def _ends(settings: Settings, topic: str) -> dict[int, int]:
     """Kafka's end of each partition."""
-    with _places(settings, topic) as (consumer, places):
-        return {places[place]: int(end) for place, end in consumer.end_offsets(list(places)).items()}
+    return {partition: end for (name, partition), end in end_offsets(settings).items() if name == topic}
 
 
 def _tails(settings: Settings, topic: str, waiting: dict[int, int]) -> dict[int, int]:

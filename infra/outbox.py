@@ -117,8 +117,8 @@ class Outbox:
 
 def _refusal(error: BaseException) -> FanpulseError:
     return FanpulseError(
-        f"Kafka did not take a record ({_line(error)}); look at it with: fanpulse status, "
-        "then run the same command again, it goes on where it stopped"
+        f"Kafka did not take a record ({_line(error)}); look at it with: fanpulse status, then run the same command "
+        "again: what is sent twice counts once"
     )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import FanpulseError
-from pipeline.load_mapping import RefusedRow, Rows
+from pipeline.loading.mapping import RefusedRow, Rows
 
 Format = Literal["jsonl", "csv", "parquet"]
 
