@@ -69,11 +69,12 @@ class FanHasher:
         """Hashes of a String column, as UInt64."""
         if ids.is_empty():
             return pl.Series(ids.name, [], dtype=pl.UInt64)
-        distinct = ids.unique()
-        hashes = pl.Series([self.hash(value) for value in distinct.to_list()], dtype=pl.UInt64)
-        if len(distinct) == 1:
-            return pl.Series(ids.name, [hashes[0]], dtype=pl.UInt64).new_from_index(0, len(ids))
-        return ids.replace_strict(distinct, hashes, return_dtype=pl.UInt64)
+        first = ids[0]
+        if (ids == first).all():
+            return pl.Series(ids.name, [self.hash(first)], dtype=pl.UInt64).new_from_index(0, len(ids))
+        known = self._known
+        hashes = [found if (found := known.get(value)) is not None else self.hash(value) for value in ids.to_list()]
+        return pl.Series(ids.name, hashes, dtype=pl.UInt64)
 
 
 class Decoder:
