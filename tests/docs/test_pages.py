@@ -22,7 +22,8 @@ def anchors(page: Path) -> set[str]:
 def options(command: str) -> set[str]:
     """Options of a subcommand."""
     group = typer.main.get_command(_application([command]))
-    return {name for each in group.commands[command].params for name in [*each.opts, *each.secondary_opts]} | {"--home", "--help", "-h"}
+    own = {name for each in group.commands[command].params for name in [*each.opts, *each.secondary_opts]}
+    return own | {"--home", "--help", "-h"}
 
 
 @EVERY
