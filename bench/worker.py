@@ -11,8 +11,9 @@ import re
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -92,12 +93,13 @@ def _report(result: Result, runs: list[Run], events: int, size: float) -> None:
 
 
 STAGES = {
-    "decode": "bytes to judged rows",
-    "archive": "its part of the event loop",
-    "engagement": "the fold, and taking the rows that changed",
+    "decode": "bytes to judged rows, in the thread of the event loop",
+    "archive": "its part of that thread",
+    "engagement": "the fold, and taking the rows that changed, in that thread",
+    "polars": "its own thread, that both wait for: most of decode, a part of engagement",
     "flush": "both flush threads: to Arrow, compressed, sent",
     "loop": "rest of the event loop: Faust",
-    "fetch": "other threads: the Kafka client",
+    "fetch": "all other threads: the Kafka client",
 }
 """Parts of the worker's CPU."""
 
@@ -112,16 +114,17 @@ def _run(settings: Settings, events: int) -> Run:
             time.sleep(0.01)
         started = time.time()
         process = psutil.Process(worker.pid)
-        main = _main_thread(process)
+        before = _threads(process)
         with CpuSampler({"worker": worker.pid, **rig.pids(settings)}) as cpu:
             ended = _await_end(settings, events, lambda: rig.still_runs(worker, settings, "pipeline.worker"))
-            main = _main_thread(process) - main
+            main, polars = (now - then for now, then in zip(_threads(process), before, strict=True))
             stages = _stages(settings)
             time.sleep(0.1)
         used = cpu.used(started, ended)
         on_loop = sum(stages.get(stage, 0.0) for stage in ("decode", "archive", "engagement"))
         stages["loop"] = max(0.0, main - on_loop)
-        stages["fetch"] = max(0.0, used["worker"] - main - stages.get("flush", 0.0))
+        stages["polars"] = polars
+        stages["fetch"] = max(0.0, used["worker"] - main - polars - stages.get("flush", 0.0))
         return Run(ended - started, {stage: stages.get(stage, 0.0) for stage in STAGES}, used)
 
 
@@ -230,6 +233,15 @@ def _get(settings: Settings, path: str) -> str:
         return connection.getresponse().read().decode()
 
 
-def _main_thread(process: psutil.Process) -> float:
-    """CPU seconds of the thread that runs the event loop."""
-    return next(thread.user_time + thread.system_time for thread in process.threads() if thread.id == process.pid)
+def _threads(process: psutil.Process) -> tuple[float, float]:
+    """CPU seconds of the thread that runs the event loop, and of polars' threads (told by name, on Linux)."""
+    main = polars = 0.0
+    for thread in process.threads():
+        used = thread.user_time + thread.system_time
+        if thread.id == process.pid:
+            main = used
+            continue
+        with suppress(OSError):
+            if Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text().startswith("polars"):
+                polars += used
+    return main, polars

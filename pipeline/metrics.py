@@ -140,7 +140,7 @@ METRICS: tuple[Metric, ...] = (
         "seconds",
         ("stage",),
         "CPU time by stage of the work: decode, the fold of each agent, and flush (rows to ClickHouse).",
-        "Shows where the CPU goes; what is missing to the process's own is Kafka and Faust.",
+        "Shows where the CPU goes; what is missing to the process's own is Kafka, Faust and polars' thread.",
     ),
     Metric(
         "recovery_seconds",
