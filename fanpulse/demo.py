@@ -18,7 +18,7 @@ from fanpulse.figures import Rate, read_board, read_health
 from fanpulse.generate import duration
 from fanpulse.interrupt import stopping
 from fanpulse.screen import View, line, picture
-from fanpulse.worker import worker_service
+from fanpulse.worker import given_up, worker_service
 from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS
 from generators.produce import Produced, backfill, live
 from generators.progress import open_world
@@ -92,10 +92,12 @@ class _Demo:
 
     def __init__(self, here: Settings, workers: int, rate: float | None, seconds: float | None) -> None:
         self.settings = here
-        self.view = View()
+        self.view = View(zone=here.time_zone)
+        self._failure: FanpulseError | None = None
         self.stop = threading.Event()
         self.interrupted_early = False
         self._workers = workers
+        self._worker = worker_service(here, workers)
         self._rate = rate
         self._seconds = seconds
         self._stored = Rate()
@@ -104,7 +106,7 @@ class _Demo:
     def run(self, options: dict[str, Any]) -> dict[str, Any]:
         """Everything, in order; returns what ``--json`` prints."""
         here, stack = self.settings, Stack(self.settings)
-        worker = worker_service(here, self._workers)
+        worker = self._worker
         ran = {row.service for row in stack.status() if row.state == "running"}
         worked = worker.status().state == "running"
         try:
@@ -122,6 +124,8 @@ class _Demo:
             watcher.start()
             try:
                 sent = self._send(config)
+                if self._failure is not None:
+                    raise self._failure
                 with self._phase("storing what was sent", "drain"):
                     lag = self._drain()
                 self.interrupted_early = self.stop.is_set() and self._seconds is not None and not self._timed_out
@@ -185,9 +189,12 @@ class _Demo:
             health = read_health(self.settings, range(self._workers))
             now = time.time()
             view = replace(self.view, health=health, rate=self._stored.add(health.records), now=now)
-            if health.newest is not None and time.monotonic() - looked > 2.0:
+            if self._worker.status().state != "running" and not self.stop.is_set():
+                self._failure = given_up(self.settings)
+                self.stop.set()
+            if health.complete is not None and time.monotonic() - looked > 2.0:
                 # During the history the figures are those of the time it has reached.
-                at = now if self.view.done is None else min(now, health.newest)
+                at = now if self.view.done is None else min(now, health.complete)
                 with contextlib.suppress(Exception):
                     view = replace(view, board=read_board(client, at, CREATORS_SHOWN))
                 looked = time.monotonic()
@@ -204,6 +211,8 @@ class _Demo:
                 lag = _lag(checkpoints.read(client), ends)
                 if lag == 0:
                     return 0
+                if self._failure is not None:
+                    raise self._failure
                 if lag < best:
                     best, since = lag, time.monotonic()
                 if time.monotonic() - since > DRAIN_S:

@@ -22,7 +22,8 @@ class Health:
     """The workers' own figures, summed over them.
 
     ``records``, ``duplicates``, ``late`` and ``refused`` count since the workers started; ``lag`` is in records;
-    ``newest`` is the event time (UTC seconds) up to which every partition of interactions has got, None if unknown.
+    ``newest`` is the newest event time stored of interactions (UTC seconds), ``complete`` the time up to which every
+    partition of them has got; None if unknown.
     """
 
     workers: int = 0
@@ -33,6 +34,7 @@ class Health:
     lag: int = 0
     retries: int = 0
     newest: float | None = None
+    complete: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Creator:
     platform: str
     plays: dict[str, int]
     change: dict[str, float | None]
-    viewers: int
+    viewers: int | None
     engagement_rate: float | None
     completion_rate: float | None
     follows: int
@@ -89,7 +91,8 @@ def read_health(settings: Settings, workers: Iterable[int], timeout: float = 1.0
         refused=int(sums.get("dead_letters_total", 0)),
         lag=int(sums.get("lag", 0)),
         retries=int(sums.get("retries_total", 0)),
-        newest=min(newest.values()) if len(newest) == settings.partitions else None,
+        newest=max(newest.values(), default=None),
+        complete=min(newest.values()) if len(newest) == settings.partitions else None,
     )
 
 

@@ -1,7 +1,7 @@
 """How the demo looks: rich tables from figures, nothing else."""
 
 from dataclasses import dataclass, field
-from datetime import UTC
+from zoneinfo import ZoneInfo
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -17,7 +17,8 @@ _STALE_S = 90.0
 @dataclass
 class View:
     """All that one picture needs. ``phase``: what goes on; ``done``: part of the history sent, 0 to 1, or None when
-    live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse; ``now``: wall clock, UTC seconds."""
+    live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse; ``now``: wall clock, UTC seconds;
+    ``zone``: time zone of times shown."""
 
     phase: str = "starting"
     done: float | None = None
@@ -27,13 +28,14 @@ class View:
     health: Health = field(default_factory=Health)
     board: Board | None = None
     notes: tuple[str, ...] = ()
+    zone: str = "UTC"
 
 
 def picture(view: View) -> RenderableType:
     """The whole screen: what goes on, is it healthy, the figures."""
     parts: list[RenderableType] = [_head(view), _strip(view)]
     if view.board is not None:
-        parts += [_totals(view.board), _creators(view.board)]
+        parts += [_totals(view.board, view.zone), _creators(view.board)]
     parts += [Text(note, style="dim") for note in view.notes]
     return Group(*parts)
 
@@ -94,16 +96,16 @@ def _freshness(view: View) -> str:
     return f"{behind / 86_400:.1f} days" if behind >= 2 * 86_400 else f"{behind / 3600:.1f} h"
 
 
-def _totals(board: Board) -> RenderableType:
+def _totals(board: Board, zone: str) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 1))
     for _ in WINDOWS:
         table.add_column(justify="center")
     table.add_row(*(Text(f"plays, last {window}", style="dim") for window in WINDOWS))
     table.add_row(*(Text.assemble((f"{board.plays[w]:,}", "bold"), "  ", _change(board.change[w])) for w in WINDOWS))
-    local = board.at.astimezone(UTC)
+    local = board.at.astimezone(ZoneInfo(zone))
     return Panel(
         table,
-        title=f"all creators, {local:%Y-%m-%d %H:%M} UTC",
+        title=f"all creators, {local:%Y-%m-%d %H:%M} {zone}",
         subtitle="against the same window a day before",
         border_style="cyan",
         padding=(0, 1),
@@ -124,7 +126,7 @@ def _creators(board: Board) -> RenderableType:
             creator.platform,
             *(f"{creator.plays.get(window, 0):,}" for window in WINDOWS),
             _change(creator.change.get("24h")),
-            f"{creator.viewers:,}",
+            "-" if creator.viewers is None else f"{creator.viewers:,}",
             _percent(creator.engagement_rate),
             _percent(creator.completion_rate),
             f"{creator.follows:,}",

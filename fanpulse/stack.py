@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 from fanpulse.context import print_json, print_table, settings
+from fanpulse.figures import read_health
 from fanpulse.worker import worker_service
+from infra.home import Home
+from infra.settings import Settings
 from infra.stack import ServiceRow, Stack
 
 
@@ -43,20 +46,34 @@ def down(ctx: typer.Context) -> None:
 def status(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False
 ) -> None:
-    """Show which services run and where. Exits 1 if one does not.
+    """Show which services run and where, and the workers of this home that answer. Exits 1 if a service does not run.
 
     \b
     Examples:
       fanpulse status
       fanpulse status --json | jq -r '.[] | select(.service == "kafka").address'
     """
-    rows = Stack(settings(ctx)).status()
+    here = settings(ctx)
+    rows = Stack(here).status()
+    rows += _workers(here)
     if json:
         print_json([asdict(row) for row in rows])
     else:
         _print(rows)
     if any(row.state != "running" for row in rows):
         raise typer.Exit(1)
+
+
+def _workers(here: Settings) -> list[ServiceRow]:
+    """The workers of a home that answer their health address."""
+    rows = []
+    for name, port in sorted(Home(here.home).ports().items()):
+        if name.startswith("worker-"):
+            health = read_health(here, [int(name.removeprefix("worker-"))])
+            if health.workers:
+                lag = f"lag {health.lag:,}, {health.records:,} records read, {health.refused:,} refused"
+                rows.append(ServiceRow(name, "running", f"http://127.0.0.1:{port}/health", None, None, lag))
+    return rows
 
 
 def _print(rows: list[ServiceRow]) -> None:

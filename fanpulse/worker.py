@@ -7,6 +7,7 @@ import typer
 
 from fanpulse.context import settings
 from fanpulse.figures import read_health
+from infra.errors import FanpulseError
 from infra.home import Home
 from infra.process import Service
 from infra.settings import Settings
@@ -29,7 +30,7 @@ def worker(
     Examples:
       fanpulse worker
       fanpulse worker --workers 4
-      FANPULSE_KAFKA=kafka1:9092 FANPULSE_CLICKHOUSE=https://ch:8443 fanpulse worker
+      FANPULSE_KAFKA=kafka1:9092 fanpulse worker --workers 2
     """
     here = settings(ctx)
     ensure_topics(here)
@@ -45,6 +46,14 @@ def children(here: Settings, workers: int, first: int = 0) -> list[Child]:
         )
         for index in range(first, first + workers)
     ]
+
+
+def given_up(here: Settings) -> FanpulseError:
+    """Why the background worker of a home ended: what it said last, as an error of exit code 3."""
+    log = worker_service(here, 1).log
+    said = [line for line in log.read_text(errors="replace").splitlines()[-5:] if line.startswith("fanpulse: ")]
+    why = said[-1].removeprefix("fanpulse: ") if said else f"it gave no reason; see {log}"
+    return FanpulseError(f"the worker ended: {why}", exit_code=3)
 
 
 def worker_service(here: Settings, workers: int) -> Service:

@@ -150,7 +150,6 @@ class Settings(BaseSettings):
     late_horizon: int = Field(
         7200, ge=60, le=7 * 86_400, description="Seconds behind the watermark after which an event is late."
     )
-    idle_after: float = Field(5.0, gt=0, le=3600, description="Seconds of quiet after which a partition is idle.")
 
     flush_interval: float = Field(1.0, gt=0, le=60, description="Seconds between writes to ClickHouse.")
     flush_rows: int = Field(200_000, ge=1, le=10_000_000, description="Rows that force a write before that.")

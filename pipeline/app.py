@@ -29,6 +29,7 @@ from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Cluster, Partition, Recovery
 from pipeline.sink import LONGEST_WAIT, Sink, transient
 from pipeline.transport import BlockApp, BlockConsumer, Delivery
+from pipeline.verdict import NEVER
 from schemas.topics import SOURCES
 
 log = logging.getLogger(__name__)
@@ -232,6 +233,12 @@ class Worker:
         for reason, number in reasons(batch.refused).items():
             count("dead_letters_total", number, *where, reason)
         self._guard(batch)
+        remembered = sum(len(held.verdicts.index) for held in self._logs.values())
+        if remembered > self._settings.dedupe_limit:
+            raise DedupeFull(
+                f"{remembered:,} event ids are within the late horizon, more than FANPULSE_DEDUPE_LIMIT="
+                f"{self._settings.dedupe_limit}: add workers, raise the limit, or use a shorter FANPULSE_LATE_HORIZON"
+            )
 
     def _guard(self, batch: Batch) -> None:
         """Ends the worker when too large a share is refused: then it is more likely us, or a producer gone wrong."""
@@ -252,7 +259,8 @@ class Worker:
         self._progress_at = time.monotonic()
         self._set_report(agent, partition_log, next_offset)
         where = (partition_log.topic, partition_log.partition)
-        self._metrics.set("newest_event_seconds", newest / 1000, *where)
+        if newest > NEVER:
+            self._metrics.set("newest_event_seconds", newest / 1000, *where)
         fold = partition_log.folds[agent]
         self._metrics.set("state_rows", len(fold), agent, *where)
 
@@ -265,7 +273,7 @@ class Worker:
         sent = [
             await self._dead_letters.send(
                 key=dead_letters.key(topic, partition, record),
-                value=record.value,
+                value=dead_letters.value(record),
                 headers=dead_letters.headers(topic, partition, record),
             )
             for record in refused

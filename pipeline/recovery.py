@@ -159,13 +159,12 @@ class Recovery:
                 for partition, rows in self._rows(client, table, version, restored[agent.name]).items():
                     folds[partition][agent.name].restore(table, rows)
         decoder = self._decoders.setdefault(topic, Decoder(topic, self._fans))
-        limit = self._settings.dedupe_limit
         return {
             (topic, partition): PartitionLog(
                 topic,
                 partition,
                 decoder,
-                Verdicts(self._horizon, newest[partition], indices.get(partition), limit),
+                Verdicts(self._horizon, newest[partition], indices.get(partition)),
                 folds[partition],
                 own[partition],
                 position[partition],

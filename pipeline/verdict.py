@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.dedupe import DedupeFull, DedupeIndex, fingerprints
+from pipeline.dedupe import DedupeIndex, fingerprints
 
 AHEAD_MS = 300_000
 """How far beyond its broker append time one event may raise the watermark, milliseconds."""
@@ -30,11 +30,10 @@ class Horizon:
 class Verdicts:
     """Watermark and dedupe index of one topic and partition, advanced in offset order."""
 
-    def __init__(self, horizon: Horizon, newest: int = NEVER, index: DedupeIndex | None = None, limit: int = 0) -> None:
+    def __init__(self, horizon: Horizon, newest: int = NEVER, index: DedupeIndex | None = None) -> None:
         self.horizon = horizon
         self.newest = newest
         self.index = DedupeIndex() if index is None else index
-        self._limit = limit
 
     @property
     def watermark(self) -> int:
@@ -43,7 +42,7 @@ class Verdicts:
 
     def judge(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds ``late`` and ``duplicate`` (UInt8) and advances. A late event is not compared with others: who it
-        repeats may be forgotten, so repair settles it from the raw tables. DedupeFull at the limit of ids."""
+        repeats may be forgotten, so repair settles it from the raw tables."""
         times = rows["event_time"].to_numpy()
         reach = np.minimum(times, rows["appended"].to_numpy() + AHEAD_MS)
         newest = np.maximum.accumulate(np.maximum(reach, self.newest)) if len(reach) else reach
@@ -56,12 +55,6 @@ class Verdicts:
         if len(newest):
             self.newest = int(newest[-1])
             self.index.evict(self.horizon.oldest(self.newest))
-        if self._limit and len(self.index) > self._limit:
-            raise DedupeFull(
-                f"{len(self.index)} event ids within the late horizon in one partition, more than "
-                f"FANPULSE_DEDUPE_LIMIT={self._limit}: add partitions and workers, raise the limit, or shorten "
-                "FANPULSE_LATE_HORIZON"
-            )
         return rows.with_columns(
             pl.Series("late", late.astype(np.uint8)), pl.Series("duplicate", duplicate.astype(np.uint8))
         )

@@ -4,6 +4,8 @@ import fcntl
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -29,6 +31,7 @@ def run(settings: Settings, index: int) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout, force=True
     )
+    logging.getLogger().handlers[0].addFilter(_once_in_a_while())
     log.setLevel(logging.INFO)
     logging.getLogger("pipeline").setLevel(logging.INFO)
     home = Home(settings.home)
@@ -43,6 +46,23 @@ def run(settings: Settings, index: int) -> None:
         process.execute_from_commandline()
     finally:
         lock.close()
+
+
+def _once_in_a_while(seconds: float = 10.0) -> Callable[[logging.LogRecord], bool]:
+    """A filter that lets the same warning of a library pass only so often: aiokafka says ten times a second that
+    Kafka is away."""
+    said: dict[tuple[str, str], float] = {}
+
+    def passes(record: logging.LogRecord) -> bool:
+        if record.name.startswith(("fanpulse", "pipeline")):
+            return True
+        what, now = (record.name, str(record.msg)), time.monotonic()
+        if now - said.get(what, -seconds) < seconds:
+            return False
+        said[what] = now
+        return True
+
+    return passes
 
 
 def _leave(code: int, reason: str) -> None:

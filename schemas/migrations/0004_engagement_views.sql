@@ -55,7 +55,8 @@ SELECT
     platform,
     creator_id,
     sumIf(counts.plays, NOT yesterday) AS plays,
-    any(people.viewers) AS viewers,
+    -- Minutes of viewers are kept for days only: beyond, no figure is better than one without its edges.
+    if(upto < now() - INTERVAL 2 DAY, NULL, any(people.viewers)) AS viewers,
     sumIf(counts.watch_ms, NOT yesterday) / nullIf(plays, 0) AS mean_watch_ms,
     sumIf(counts.completions, NOT yesterday) / nullIf(plays, 0) AS completion_rate,
     sumIf(counts.likes, NOT yesterday) AS likes,
@@ -71,7 +72,7 @@ SELECT
 FROM counts
 LEFT JOIN people USING (platform, creator_id, span)
 GROUP BY platform, creator_id, span
-COMMENT 'engagement_rolling as it was at a moment: SELECT ... FROM engagement_rolling_at(at = \'2026-01-31 12:00:00\').';
+COMMENT 'engagement_rolling as it was at a moment (viewers: NULL from more than two days ago): SELECT ... FROM engagement_rolling_at(at = \'2026-01-31 12:00:00\').';
 
 CREATE OR REPLACE VIEW engagement_rolling
 (
@@ -81,7 +82,7 @@ CREATE OR REPLACE VIEW engagement_rolling
     platform LowCardinality(String) COMMENT 'Platform: douyin or kuaishou',
     creator_id String COMMENT 'Creator',
     plays Int64 COMMENT 'Plays of videos in the window',
-    viewers UInt64 COMMENT 'Distinct fans who played a video; an estimate, off by about 0.1 %',
+    viewers Nullable(UInt64) COMMENT 'Distinct fans who played a video; an estimate, off by about 0.1 %',
     mean_watch_ms Nullable(Float64) COMMENT 'Mean time watched per play, milliseconds; NULL without plays',
     completion_rate Nullable(Float64) COMMENT 'Share of plays watched to the end; NULL without plays',
     likes Int64 COMMENT 'Likes of videos',
@@ -148,7 +149,9 @@ SELECT
     sumIf(placed.plays, days_before = 1) AS plays_yesterday,
     plays / nullIf(plays_yesterday, 0) - 1 AS plays_change
 FROM placed
-WHERE bucket >= window_from AND bucket < window_upto
+-- Minutes of videos are kept for days only: from further back no figure is better than one without its edges.
+WHERE upto >= now() - INTERVAL 25 HOUR
+    AND bucket >= window_from AND bucket < window_upto
     AND if(span < 1440, fine = 1, if(fine = 1, bucket < first_whole OR bucket >= last_whole, bucket >= first_whole AND bucket < last_whole))
 GROUP BY platform, creator_id, content_id, span
 COMMENT 'engagement_by_content as it was at a moment, no more than a day ago: SELECT ... FROM engagement_by_content_at(at = \'2026-01-31 12:00:00\').';

@@ -3,11 +3,10 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dedupe import BUCKET_MS, DedupeFull, DedupeIndex, fingerprints, restore
+from pipeline.dedupe import BUCKET_MS, DedupeIndex, fingerprints, restore
 from pipeline.verdict import AHEAD_MS, NEVER, Horizon, Verdicts
 
 START_MS = 1_750_000_000_000 // BUCKET_MS * BUCKET_MS
@@ -165,19 +164,8 @@ def test_an_index_that_is_handed_over_is_used_even_when_empty() -> None:
     assert len(index) == 1
 
 
-def test_the_limit_of_ids_stops_with_advice_and_forgets_nothing() -> None:
-    verdicts = Verdicts(Horizon(0, BUCKET_MS), limit=2)
-    judged(
-        verdicts,
-        [Event(0, START_MS, START_MS, "a"), Event(1, START_MS, START_MS, "a"), Event(2, START_MS, START_MS, "b")],
-    )
-    with pytest.raises(DedupeFull, match="FANPULSE_DEDUPE_LIMIT=2"):
-        judged(verdicts, [Event(3, START_MS, START_MS, "c")])
-    assert len(verdicts.index) == 3
-
-
-def test_what_the_horizon_left_behind_does_not_count_for_the_limit() -> None:
-    verdicts = Verdicts(Horizon(0, 0), limit=1)
+def test_what_the_horizon_left_behind_is_forgotten() -> None:
+    verdicts = Verdicts(Horizon(0, 0))
     for hour in range(5):
         time = START_MS + hour * BUCKET_MS
         assert judged(verdicts, [Event(hour, time, time, f"e{hour}")]) == [(0, 0)]
