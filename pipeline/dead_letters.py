@@ -8,6 +8,8 @@ from pipeline.decode import Refused
 
 SHOWN_BYTES = 65_536
 """How much of a refused record the table keeps."""
+SENT_BYTES = 3 * 1024 * 1024
+"""How much of it the Kafka topic keeps: a record that came compressed may be longer than a topic takes."""
 
 
 def dead_letter_rows(refused: Iterable[tuple[str, int, Refused]]) -> pl.DataFrame:
@@ -49,7 +51,13 @@ def headers(topic: str, partition: int, record: Refused) -> dict[str, bytes]:
         "appended_at_ms": str(record.appended).encode(),
         "reason": record.reason.encode(),
         "detail": record.detail.encode(errors="replace"),
+        "size": str(len(record.value or b"")).encode(),
     }
+
+
+def value(record: Refused) -> bytes | None:
+    """Value of the Kafka record: the refused record's bytes."""
+    return record.value and record.value[:SENT_BYTES]
 
 
 def key(topic: str, partition: int, record: Refused) -> bytes:

@@ -1,0 +1,235 @@
+"""The shell around a fold, with everything else made up: order, shares, and whose results count."""
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+
+from pipeline.agent import Agent, FlushPolicy
+from pipeline.block import Block
+from pipeline.decode import Decoder, FanHasher, Refused
+from pipeline.folds.archive import Archive
+from pipeline.log import PartitionLog
+from pipeline.metrics import Metrics
+from pipeline.recovery import AgentSpec
+from pipeline.sink import RefusedByClickHouse, Stopped
+from pipeline.transport import Delivery
+from pipeline.verdict import Horizon, Verdicts
+
+NOW = 1_750_000_000_000
+WHERE = ("interactions", 0)
+SPEC = AgentSpec("archive", ("interactions",), lambda settings, topic: Archive(topic))
+
+
+class Rig:
+    """An agent and what it tells others, in order."""
+
+    def __init__(self, rows: int = 1_000_000, own: int = 0) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.error: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.logs = {WHERE: self.log(own)}
+        identity = ("topic", "cluster", "{}")
+        self.agent = Agent(
+            SPEC,
+            self.logs,
+            self,
+            FlushPolicy(1.0, rows),
+            Metrics(),
+            lambda topic: identity,
+            lambda agent, log, offset, newest: self.told.append(("report", offset, newest)),
+            self.dead_letters,
+        )
+
+    def log(self, own: int = 0) -> PartitionLog:
+        decoder, verdicts = Decoder("interactions", FanHasher(b"key")), Verdicts(Horizon(0, 3_600_000))
+        return PartitionLog(*WHERE, decoder, verdicts, {"archive": Archive("interactions")}, {"archive": own}, 0)
+
+    def insert(self, table: str, rows: pl.DataFrame) -> None:
+        assert self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+        if table == "checkpoints":
+            self.told.append((table, rows["next_offset"].to_list(), rows["partition"].to_list()))
+        else:
+            self.told.append((table, rows["offset"].to_list()))
+
+    async def dead_letters(self, topic: str, partition: int, refused: list[Refused]) -> None:
+        self.told.append(("sent", [record.offset for record in refused]))
+
+    def delivery(self, start: int, *sound: bool) -> Delivery:
+        values = [record(start + index) if good else b"no" for index, good in enumerate(sound)]
+        offsets = np.arange(start, start + len(values))
+        block = Block("t", 0, start, start + len(values), offsets, np.full(len(values), NOW), values)
+        return Delivery(block, self.logs.get(WHERE))
+
+
+def record(number: int) -> bytes:
+    return orjson.dumps(
+        {
+            "event_id": f"e{number}",
+            "event_time": NOW + number,
+            "platform": "douyin",
+            "fan_id": "f",
+            "creator_id": "c",
+            "kind": "profile_visit",
+        }
+    )
+
+
+def test_rows_then_checkpoint_then_report() -> None:
+    async def run() -> Rig:
+        rig = Rig()
+        rig.agent.take(rig.delivery(0, True, False, True))
+        rig.agent.take(rig.delivery(3, False))
+        await rig.agent.flush()
+        await rig.agent.flush()
+        return rig
+
+    assert asyncio.run(run()).told == [
+        ("sent", [1, 3]),
+        ("raw_interactions", [0, 2]),
+        ("dead_letters", [1, 3]),
+        ("checkpoints", [4], [0]),
+        ("report", 4, NOW + 2),
+    ]
+
+
+def test_what_an_agent_has_stored_is_not_stored_again() -> None:
+    async def run() -> Rig:
+        rig = Rig(own=2)
+        rig.agent.take(rig.delivery(0, True, False, True, False))
+        await rig.agent.flush()
+        return rig
+
+    told = asyncio.run(run()).told
+    assert told[:3] == [("sent", [3]), ("raw_interactions", [2]), ("dead_letters", [3])]
+
+
+def test_too_many_waiting_rows_hold_the_stream_back_until_they_are_stored() -> None:
+    """Refused records count too: they wait in memory as well."""
+
+    async def run() -> None:
+        rig = Rig(rows=4)
+        rig.gate.clear()
+        fed = 0
+
+        async def stream() -> Any:
+            nonlocal fed
+            for start in range(0, 20, 2):
+                fed += 1
+                yield rig.delivery(start, True, False)
+
+        running = asyncio.create_task(rig.agent.run(stream()))
+        await asyncio.sleep(0.2)
+        assert fed == 2
+        rig.gate.set()
+        await running
+        assert fed == 10
+        assert [told[1] for told in rig.told if told[0] == "checkpoints"] == [[4], [8], [12], [16], [20]]
+
+    asyncio.run(run())
+
+
+def test_only_one_flush_is_under_way() -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.gate.clear()
+        rig.agent.take(rig.delivery(0, True))
+        rig.agent.tick(100.0)
+        rig.agent.take(rig.delivery(1, True))
+        rig.agent.tick(200.0)
+        both = asyncio.gather(rig.agent.flush(), rig.agent.flush())
+        await asyncio.sleep(0.1)
+        rig.agent.take(rig.delivery(2, True))
+        assert rig.told == []
+        rig.gate.set()
+        await both
+        await rig.agent.flush()
+        assert [told[1] for told in rig.told if told[0] == "raw_interactions"] in ([[0], [1, 2]], [[0], [1], [2]])
+        assert [told[1] for told in rig.told if told[0] == "report"] in ([1, 3], [1, 2, 3])
+
+    asyncio.run(run())
+
+
+def test_a_flush_waits_for_its_time() -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.agent.tick(100.0)
+        rig.agent.take(rig.delivery(0, True))
+        rig.agent.tick(100.5)
+        await asyncio.sleep(0.05)
+        rig.agent.take(rig.delivery(1, True))
+        rig.agent.tick(101.0)
+        await asyncio.sleep(0.05)
+        rig.agent.tick(101.6)
+        await rig.agent.flush()
+        assert [told[1] for told in rig.told if told[0] == "raw_interactions"] == [[0], [1]]
+
+    asyncio.run(run())
+
+
+def test_a_block_of_an_assignment_that_has_ended_is_ignored() -> None:
+    async def run() -> Rig:
+        rig = Rig()
+        stale, unheld = rig.delivery(0, True), rig.delivery(0, True)
+        rig.logs[WHERE] = rig.log()
+        rig.agent.take(stale)
+        unheld.reader = None
+        rig.agent.take(unheld)
+        await rig.agent.flush()
+        assert rig.told == []
+        rig.agent.take(rig.delivery(0, True))
+        await rig.agent.flush()
+        return rig
+
+    assert asyncio.run(run()).told[-1] == ("report", 1, NOW)
+
+
+def test_a_flush_of_an_assignment_that_ends_meanwhile_is_not_reported() -> None:
+    """Its rows may land, they are right; its report would let Kafka commit for a partition held by others."""
+
+    async def run() -> Rig:
+        rig = Rig()
+        rig.gate.clear()
+        rig.agent.take(rig.delivery(0, True))
+        rig.agent.tick(100.0)
+        rig.agent.take(rig.delivery(1, True))
+        rig.logs.clear()
+        rig.gate.set()
+        await rig.agent.flush()
+        return rig
+
+    assert [told[0] for told in asyncio.run(run()).told] == ["raw_interactions", "checkpoints"]
+
+
+def test_rows_that_clickhouse_refuses_end_the_worker_at_the_next_tick() -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.error = RefusedByClickHouse("raw_interactions: no such column")
+        rig.agent.take(rig.delivery(0, True))
+        rig.agent.tick(100.0)
+        await asyncio.sleep(0.1)
+        with pytest.raises(RefusedByClickHouse):
+            rig.agent.tick(100.1)
+        with pytest.raises(RefusedByClickHouse):
+            await rig.agent.flush()
+        assert rig.told == []
+
+    asyncio.run(run())
+
+
+def test_a_flush_that_is_stopped_reports_nothing() -> None:
+    async def run() -> Rig:
+        rig = Rig()
+        rig.error = Stopped()
+        rig.agent.take(rig.delivery(0, True))
+        await rig.agent.flush()
+        return rig
+
+    assert asyncio.run(run()).told == []

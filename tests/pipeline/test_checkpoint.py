@@ -1,0 +1,44 @@
+"""Checkpoints: the most advanced is the truth, and says of which log and settings."""
+
+from dataclasses import replace
+
+import orjson
+import polars as pl
+import pytest
+from rig import database
+
+from infra.settings import Settings
+from pipeline import checkpoint as checkpoints
+from pipeline.checkpoint import Checkpoint
+from pipeline.migrate import migrate
+from pipeline.verdict import NEVER
+
+ONE = Checkpoint("archive", "interactions", 3, 1, 50, 1_750_000_000_123, "topic", "cluster", "{}")
+
+
+def store(settings: Settings, *made: Checkpoint) -> None:
+    with database(settings) as client:
+        rows = checkpoints.frame(list(made), 1_750_000_000_000)
+        client.insert_arrow("checkpoints", rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+@pytest.mark.stack
+def test_the_most_advanced_of_each_is_read_whatever_came_last(settings: Settings) -> None:
+    migrate(settings)
+    others = [replace(ONE, agent="engagement"), replace(ONE, partition=4), replace(ONE, fold_version=2)]
+    empty = replace(ONE, topic="gifts", next_offset=7, newest=NEVER)
+    far = replace(ONE, topic="orders", next_offset=2**62)
+    store(settings, replace(ONE, next_offset=60, newest=5), *others, empty, far)
+    store(settings, ONE, replace(ONE, next_offset=2))
+    with database(settings) as client:
+        found = checkpoints.read(client)
+    assert set(found) == {replace(ONE, next_offset=60, newest=5), *others, empty, far}
+
+
+def test_parameters_name_what_figures_depend_on_and_hide_the_key(settings: Settings) -> None:
+    said = orjson.loads(checkpoints.parameters(settings))
+    assert set(said) == {"allowed_lateness", "late_horizon", "partitions", "time_zone", "fan_key"}
+    keyed = settings.model_copy(update={"fan_key": Settings(fan_key="ab" * 16).fan_key})
+    assert checkpoints.parameters(keyed) != checkpoints.parameters(settings)
+    assert "abab" not in checkpoints.parameters(keyed)
+    assert checkpoints.parameters(settings.model_copy(update={"flush_rows": 1})) == checkpoints.parameters(settings)
