@@ -99,7 +99,7 @@ STAGES = {
     "polars": "its own thread, that both wait for: most of decode, a part of engagement",
     "flush": "both flush threads: to Arrow, compressed, sent",
     "loop": "rest of the event loop: Faust",
-    "fetch": "all other threads: the Kafka client",
+    "fetch": "all other threads, mostly the Kafka client",
 }
 """Parts of the worker's CPU."""
 
