@@ -42,6 +42,8 @@ AGENTS: tuple[AgentSpec, ...] = (
 
 TICK = 0.1
 """Seconds between looks at what is due."""
+FAREWELL = 8.0
+"""Seconds that a worker that has stored everything takes to leave Kafka at most."""
 
 
 class Worker:
@@ -174,6 +176,10 @@ class Worker:
         except (TimeoutError, Exception) as error:
             log.warning("stopped without a last flush (%s); the next start computes it again", type(error).__name__)
         self._stopping.set()
+        # What is left is to take leave of Kafka, which may be away; nothing depends on it.
+        end = threading.Timer(FAREWELL, self._leave, (int(self.app.crashed), "Kafka does not take our leave"))
+        end.daemon = True
+        end.start()
 
     async def _watch(self) -> None:
         """Starts what is due, and ends the worker when it fails or makes no progress."""

@@ -162,6 +162,7 @@ class WorkerProcess:
         made = {"flush_interval": 0.2, **own, **environment}
         self._log = log.open("ab")
         self._path = log
+        self._start = log.stat().st_size
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.worker", str(index)],
             env={**os.environ, **{f"FANPULSE_{name.upper()}": str(value) for name, value in made.items()}},
@@ -188,7 +189,9 @@ class WorkerProcess:
         self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM; its exit code."""
+        """SIGTERM, once it has begun to work; its exit code."""
+        begun = b"restored "
+        until(lambda: begun in self._path.read_bytes()[self._start :] or self.process.poll() is not None, "its start")
         self.process.terminate()
         return self.process.wait(DEADLINE)
 

@@ -1,0 +1,118 @@
+"""Services that go away under a worker: it waits, and goes on by itself."""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import psutil
+import pytest
+from rig import (
+    DAY,
+    WorkerProcess,
+    ask,
+    await_stored,
+    events,
+    now_ms,
+    prepare,
+    send,
+    stored,
+    until,
+    verified,
+)
+
+from infra.settings import Settings
+from infra.stack import Stack
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stack]:
+    """A stack whose services are killed."""
+    home = Path(tempfile.mkdtemp(prefix="fanpulse-outage-"))
+    running = Stack(Settings(home=home))
+    try:
+        running.up()
+        yield running
+    finally:
+        running.down()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def kill(stack: Stack, service: str) -> None:
+    pid = next(row.pid for row in stack.status() if row.service == service)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(10)
+
+
+def test_services_away_are_waited_for(own: Stack, tmp_path: Path) -> None:
+    settings = own.settings
+    prepare(settings)
+    now = now_ms()
+    made = events(Random(1), 9000, now - DAY // 24, now)
+    with WorkerProcess(settings, tmp_path / "log", fetch_bytes=20_000) as worker:
+        send(settings, "interactions", made[:3000])
+        until(lambda: sum(stored(settings).values()) > 300, "a first flush")
+        kill(own, "clickhouse")
+        send(settings, "interactions", made[3000:6000])
+        until(lambda: "ClickHouse did not take" in worker.output(), "the worker to wait")
+        own.up()
+        await_stored(settings, [worker])
+        verified(settings)
+        worker.kill()
+    assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(6000,)]
+
+    # Away when a worker restores its partitions; and it restores for longer than Faust waits for anything.
+    kill(own, "clickhouse")
+    with WorkerProcess(settings, tmp_path / "second") as worker:
+        until(lambda: "cannot restore yet" in worker.output(), "the worker to look for ClickHouse")
+        own.up()
+        send(settings, "interactions", made[6000:])
+        await_stored(settings, [worker])
+        verified(settings)
+        assert worker.stop() == 0, worker.output()
+    assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(9000,)]
+
+
+def test_kafka_away_is_waited_for_and_does_not_hold_a_stop_up(own: Stack, tmp_path: Path) -> None:
+    settings = own.settings
+    prepare(settings)
+    now = now_ms()
+    before = int(ask(settings, "SELECT count() FROM raw_interactions FINAL")[0][0])
+    made = events(Random(2), 4000, now - DAY // 24, now, first=100_000)
+    with WorkerProcess(settings, tmp_path / "log", fetch_bytes=20_000) as worker:
+        send(settings, "interactions", made[:2000])
+        until(lambda: sum(stored(settings).values()) > before + 300, "a first flush")
+        kill(own, "kafka")
+        own.up()
+        send(settings, "interactions", made[2000:3000])
+        await_stored(settings, [worker])
+        send(settings, "interactions", made[3000:])
+        kill(own, "kafka")
+        try:
+            assert worker.stop() == 0, worker.output()
+        finally:
+            own.up()
+    with WorkerProcess(settings, tmp_path / "second") as worker:
+        await_stored(settings, [worker])
+        verified(settings)
+        assert worker.stop() == 0, worker.output()
+    assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(before + 4000,)]
+
+
+def test_a_worker_without_kafka_says_so_and_may_be_started_again(own: Stack, tmp_path: Path) -> None:
+    settings = own.settings
+    kill(own, "kafka")
+    try:
+        with WorkerProcess(settings, tmp_path / "log") as worker:
+            assert worker.ends() == 1
+            assert "fanpulse: Kafka is not running" in worker.output()
+    finally:
+        own.up()
