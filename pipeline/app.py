@@ -84,7 +84,7 @@ class Worker:
         self.app.on_partitions_revoked.connect(cast(Any, self._revoked))
         self.app.on_before_shutdown.connect(cast(Any, self._shutting_down))
         self.app.task(self._watch)
-        self.app.service(_service(Health(settings, index, metrics, self.status)))
+        self.app.service(_service(Health(settings, index, metrics, self.status), leave))
 
     def _topic(self, *names: str) -> Any:
         return self.app.topic(
@@ -341,10 +341,13 @@ def application(settings: Settings, index: int) -> BlockApp:
     )
 
 
-def _service(health: Health) -> type[mode.Service]:
+def _service(health: Health, leave: Callable[[int, str], None]) -> type[mode.Service]:
     class HealthService(mode.Service):
         async def on_start(self) -> None:
-            await health.start()
+            try:
+                await health.start()
+            except FanpulseError as error:
+                leave(error.exit_code, error.message)
 
         async def on_stop(self) -> None:
             await health.stop()

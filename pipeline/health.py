@@ -37,7 +37,7 @@ class Health:
         port = self._settings.health_port and self._settings.health_port + self._index
         try:
             await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        except OSError:
+        except (OSError, OverflowError):
             raise FanpulseError(
                 f"port {port} is in use: set another FANPULSE_HEALTH_PORT, or 0 for a free one"
             ) from None
