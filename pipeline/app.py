@@ -63,6 +63,7 @@ class Worker:
         self._cluster = cluster(settings)
         self._logs: dict[Partition, PartitionLog] = {}
         self._reports: dict[TP, dict[str, int]] = {}
+        self._ends: dict[Partition, int] = {}
         self._assignment = 0
         self._restoring = asyncio.Lock()
         self._progress_at = time.monotonic()
@@ -110,6 +111,8 @@ class Worker:
                 if assignment != self._assignment:
                     return {}
                 self._logs.update(logs)
+                # Until the first fetch, what lags is known from here: a fetch that never comes is noticed.
+                self._ends.update({self._partition(TP(*tp)): offset for tp, offset in end.items()})
                 for partition_log in logs.values():
                     for agent, offset in partition_log.checkpoints.items():
                         self._set_report(agent, partition_log, offset)
@@ -219,7 +222,7 @@ class Worker:
             except AssertionError:
                 # aiokafka's word for a partition that a rebalance has just taken away.
                 continue
-            lag = max((end if end is not None else stored) - stored, 0)
+            lag = max((end or 0) - stored, self._ends[topic, partition] - stored, 0)
             total += lag
             self._metrics.set("lag", lag, topic, partition)
             self._metrics.set("dedupe_ids", len(partition_log.verdicts.index), topic, partition)
