@@ -78,11 +78,14 @@ class Agent:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"flush-{spec.name}")
 
     async def run(self, stream: AsyncIterable[Delivery]) -> None:
-        """Folds every block of the stream, and holds the stream back while too many rows wait to be stored."""
+        """Folds every block of the stream. Once enough rows wait they are written beside it; the stream is held back
+        only while the flush before that is still under way, so at most about twice as many rows are in memory."""
         async for delivery in stream:
             self.take(delivery)
             if self._waiting >= self._policy.rows:
-                await self.flush()
+                await self._settled()
+                if self._waiting >= self._policy.rows:
+                    self._start_flush()
 
     def take(self, delivery: Delivery) -> None:
         """Folds one block, unless it belongs to an assignment that has ended. Broken if one before it is missing."""
