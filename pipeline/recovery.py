@@ -109,10 +109,25 @@ class Recovery:
             for agent in self._agents
             if topic in agent.topics
         ]
+        self._require_new(client, [c for c in first if c.next_offset > 0])
         if first:
             rows = checkpoints.frame(first, int(time.time() * 1000))
             client.insert_arrow("checkpoints", rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
         return {(c.agent, c.topic, c.partition, c.fold_version): c for c in first}
+
+    def _require_new(self, client: Client, first: list[Checkpoint]) -> None:
+        """RefusedToStart if a partition that begins beyond offset 0 has rows already: their state would be lost."""
+        for topic in sorted({c.topic for c in first}):
+            here = sorted({c.partition for c in first if c.topic == topic})
+            found = client.query(
+                "SELECT partition FROM {table:Identifier} WHERE has({partitions:Array(UInt16)}, partition) LIMIT 1",
+                parameters={"table": f"raw_{topic}", "partitions": here},
+            ).result_rows
+            if found:
+                raise RefusedToStart(
+                    f"{topic}[{found[0][0]}] has rows but no checkpoint, and Kafka no longer has its whole log; use a "
+                    "new FANPULSE_DATABASE and load the history again"
+                )
 
     def _load_topic(
         self,

@@ -249,6 +249,23 @@ def test_a_log_that_is_not_the_one_of_the_database_is_refused(
     assert "\n" not in refused.value.message
 
 
+def test_rows_without_checkpoints_are_refused_when_the_log_is_no_longer_whole(settings: Settings) -> None:
+    """Else the rows of keys that go on would be computed from their later events alone."""
+    migrate(settings)
+    values, times = records(Random(4), 60)
+    worker = Worker(settings, sink(settings), 60)
+    worker.fetch(values, times, 40)
+    asyncio.run(finish(worker))
+    with database(settings) as client:
+        client.command("TRUNCATE TABLE checkpoints")
+    with pytest.raises(RefusedToStart, match=r"interactions\[0\] has rows but no checkpoint"):
+        Worker(settings, sink(settings), 60, earliest=20)
+    again = Worker(settings, sink(settings), 60)
+    again.fetch(values, times, 60)
+    asyncio.run(finish(again))
+    verified(settings)
+
+
 def test_at_the_bounds_of_the_log_nothing_is_refused(settings: Settings) -> None:
     migrate(settings)
     stored(settings)
