@@ -98,6 +98,9 @@ def test_kafka_away_is_waited_for_and_does_not_hold_a_stop_up(own: Stack, tmp_pa
         kill(own, "kafka")
         try:
             assert worker.stop() == 0, worker.output()
+            with WorkerProcess(settings, tmp_path / "without") as another:
+                assert another.ends() == 1, "the supervisor tries again"
+                assert "fanpulse: Kafka is not running" in another.output()
         finally:
             own.up()
     with WorkerProcess(settings, tmp_path / "second") as worker:
@@ -105,14 +108,3 @@ def test_kafka_away_is_waited_for_and_does_not_hold_a_stop_up(own: Stack, tmp_pa
         verified(settings)
         assert worker.stop() == 0, worker.output()
     assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(before + 4000,)]
-
-
-def test_a_worker_without_kafka_says_so_and_may_be_started_again(own: Stack, tmp_path: Path) -> None:
-    settings = own.settings
-    kill(own, "kafka")
-    try:
-        with WorkerProcess(settings, tmp_path / "log") as worker:
-            assert worker.ends() == 1
-            assert "fanpulse: Kafka is not running" in worker.output()
-    finally:
-        own.up()
