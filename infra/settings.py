@@ -29,6 +29,9 @@ def _bad(message: str) -> PydanticCustomError:
 
 def _absolute(path: Path) -> Path:
     text = str(path)
+    if text == ".":
+        # What an empty variable becomes too: the current folder must be named.
+        raise _bad("must name a directory; for the current one write its path")
     if not text.isprintable():
         raise _bad("must not contain control characters")
     try:

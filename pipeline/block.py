@@ -30,21 +30,6 @@ class Block:
     def __len__(self) -> int:
         return len(self.values)
 
-    def since(self, offset: int) -> "Block":
-        """The part of the block at and above ``offset``."""
-        if offset <= self.start:
-            return self
-        cut = int(np.searchsorted(self.offsets, offset))
-        return Block(
-            self.topic,
-            self.partition,
-            min(offset, self.next),
-            self.next,
-            self.offsets[cut:],
-            self.appended[cut:],
-            self.values[cut:],
-        )
-
 
 def merge(blocks: Sequence[Block]) -> Block:
     """One block of consecutive blocks of a partition."""

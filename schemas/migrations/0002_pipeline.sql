@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS checkpoints
     newest DateTime64(3, 'UTC') COMMENT 'Newest event time below that offset; the watermark is the allowed lateness behind it',
     topic_id String COMMENT 'Kafka id of the topic: a topic deleted and made anew has another',
     cluster_id String COMMENT 'Kafka id of the cluster',
-    parameters String COMMENT 'Settings that decide what is late, in which day an event falls, and how many partitions there are (JSON)',
+    parameters String COMMENT 'Settings that decide what is late, in which day an event falls, and how many partitions there are, with a digest of the fan key (JSON)',
     written_at DateTime64(3, 'UTC') COMMENT 'Wall clock of the worker that wrote it'
 )
 ENGINE = ReplacingMergeTree(next_offset)

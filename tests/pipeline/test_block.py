@@ -27,27 +27,15 @@ def assert_equal(left: Block, right: Block) -> None:
     assert left.offsets.dtype == left.appended.dtype == np.int64
 
 
-@given(blocks, st.integers(-5, 90))
-def test_since_keeps_what_is_at_and_above(block: Block, offset: int) -> None:
-    part = block.since(offset)
-    assert part.offsets.tolist() == [each for each in block.offsets.tolist() if each >= offset]
-    assert part.values == [b"%d" % each for each in part.offsets.tolist()]
-    assert part.appended.tolist() == [each + 1_000 for each in part.offsets.tolist()]
-    assert part.next == block.next
-    assert part.start == min(max(offset, block.start), block.next)
-    assert len(part) == len(part.values)
-
-
 @given(blocks, st.lists(st.integers(0, 90), max_size=4))
 def test_parts_merge_into_the_whole(block: Block, cuts: list[int]) -> None:
     edges = sorted({block.start, *(cut for cut in cuts if block.start < cut < block.next)})
     parts = []
     for low, high in zip(edges, [*edges[1:], block.next], strict=True):
-        rest = block.since(low)
-        count = int(np.searchsorted(rest.offsets, high))
+        here = slice(*np.searchsorted(block.offsets, [low, high]).tolist())
         parts.append(
             Block(
-                rest.topic, rest.partition, low, high, rest.offsets[:count], rest.appended[:count], rest.values[:count]
+                block.topic, block.partition, low, high, block.offsets[here], block.appended[here], block.values[here]
             )
         )
     assert_equal(merge(parts), block)
