@@ -74,6 +74,7 @@ def verify(
                         _copy_viewers(client, grain, name(f"viewers_{grain}"))
                 report(f"judging {topic}")
                 judge(client, settings, topic, until, name("judged"))
+                results.append(_offsets(client, topic, name("judged"), until))
                 results.append(_flags(client, topic, name("judged")))
                 for table, own in snapshots.values():
                     report(f"comparing {table.name}")
@@ -143,6 +144,35 @@ def _await_archive(client: Client, topic: str, until: dict[int, int], patience: 
                 exit_code=1,
             )
         time.sleep(0.2)
+
+
+def _offsets(client: Client, topic: str, judged: str, until: dict[int, int]) -> Comparison:
+    """Every offset from the first stored on is a raw row or a dead letter: nothing was lost on the way.
+
+    Rows are offsets; differing are those that are neither. (Transactions and compaction leave offsets without a
+    record; the contract has neither.)
+    """
+    held = f"""
+        SELECT partition, `offset` FROM {judged}
+        UNION DISTINCT
+        SELECT partition, `offset` FROM dead_letters
+        WHERE topic = {{topic:String}}
+            AND `offset` < transform(partition, {{partitions:Array(UInt16)}}, {{until:Array(Int64)}}, 0)
+    """
+    end = "transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+    parameters = {"topic": topic, "partitions": list(until), "until": list(until.values())}
+    (rows, found), *_ = client.query(
+        f"SELECT sum(expected), sum(found) FROM (SELECT {end} - min(`offset`) AS expected, count() AS found "
+        f"FROM ({held}) GROUP BY partition)",
+        parameters=parameters,
+    ).result_rows
+    following = f"leadInFrame(`offset`, 1, {end}) OVER (PARTITION BY partition ORDER BY `offset` ROWS BETWEEN " + (
+        "UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
+    )
+    gaps = f"SELECT partition, `offset`, {following} AS following FROM ({held})"
+    missing = f"SELECT partition, `offset` + 1 AS first, following - 1 AS last FROM ({gaps}) WHERE last >= first"
+    examples = _examples(client, missing, parameters) if found < rows else []
+    return Comparison(f"offsets_{topic}", int(rows), int(rows) - int(found), examples)
 
 
 def _flags(client: Client, topic: str, judged: str) -> Comparison:

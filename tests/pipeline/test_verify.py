@@ -67,7 +67,7 @@ def test_one_wrong_row_in_any_table_is_found(
             wrong = f"UPDATE {column} = 1 - {column} WHERE event_id = '{row['event_id']}'"
             assert_found(settings, ("raw_interactions",), "ALTER TABLE {0} " + wrong)
     gone = f"ALTER TABLE raw_interactions DELETE WHERE event_id = '{made[7]['event_id']}'"
-    assert_found(settings, ("engagement_creator_minute",), gone)
+    assert_found(settings, ("engagement_creator_minute", "offsets_interactions"), gone)
     viewers = ("viewers_minute", "viewers_hour")
     assert_found(settings, viewers, "ALTER TABLE {0} DELETE WHERE creator_id = 'c1'")
     more = "arrayReduce('uniqState', [toUInt64(1)]) AS viewers"
