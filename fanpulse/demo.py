@@ -189,7 +189,7 @@ class _Demo:
             health = read_health(self.settings, range(self._workers))
             now = time.time()
             view = replace(self.view, health=health, rate=self._stored.add(health.records), now=now)
-            if self._worker.status().state != "running" and not self.stop.is_set():
+            if self._failure is None and self._worker.status().state != "running":
                 self._failure = given_up(self.settings)
                 self.stop.set()
             if health.complete is not None and time.monotonic() - looked > 2.0:

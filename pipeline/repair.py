@@ -12,7 +12,7 @@ from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline.snapshot import SnapshotTable
-from pipeline.twin import FOLDS, columns, twin
+from pipeline.twin import BUCKETS, FOLDS, UNTIL, columns, limits, twin
 from schemas.topics import SOURCES
 
 
@@ -60,8 +60,7 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
                 "time_zone": settings.time_zone,
                 "first": first,
                 "last": last,
-                "partitions": list(until),
-                "until": list(until.values()),
+                **limits(until),
             }
             report(f"settling late {topic}")
             _settle(client, topic, parameters)
@@ -89,7 +88,7 @@ def _midnight_after(day: date, zone: ZoneInfo) -> datetime:
     return datetime(following.year, following.month, following.day, tzinfo=zone)
 
 
-_BELOW = "`offset` < transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+_BELOW = f"`offset` < {UNTIL}"
 _RANGE = (
     "late = 1 AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
     f"AND event_time < fromUnixTimestamp64Milli({{before:Int64}}, 'UTC') AND {_BELOW}"
@@ -99,8 +98,7 @@ _RANGE = (
 def _counted(topic: str) -> str:
     """Late events that count now, of more than the days: the first and the last bucket may reach beyond them."""
     return (
-        "SELECT *, toStartOfMinute(event_time) AS minute, toStartOfHour(event_time) AS hour, "
-        f"toDate(event_time, {{time_zone:String}}) AS day FROM raw_{topic} FINAL "
+        f"SELECT *, {BUCKETS} FROM raw_{topic} FINAL "
         f"WHERE late = 1 AND repaired = 1 AND duplicate = 0 AND {_BELOW} "
         "AND event_time >= fromUnixTimestamp64Milli({since:Int64} - 3600000, 'UTC') "
         "AND event_time < fromUnixTimestamp64Milli({before:Int64} + 3600000, 'UTC')"

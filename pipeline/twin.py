@@ -13,6 +13,20 @@ FOLDS: dict[str, tuple[type[Fold], str]] = {"engagement": (Engagement, "interact
 """Folds that store snapshot rows, by agent: the class, and the topic that its tables are computed from."""
 
 
+UNTIL = "transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+"""The offset up to which a partition is looked at, in SQL; ``limits`` gives its parameters."""
+BUCKETS = (
+    "toStartOfMinute(event_time) AS minute, toStartOfHour(event_time) AS hour, "
+    "toDate(event_time, {time_zone:String}) AS day"
+)
+"""The buckets of an event that twins group by, in SQL; its parameter is ``time_zone``."""
+
+
+def limits(until: dict[int, int]) -> dict[str, object]:
+    """Parameters of ``UNTIL``: the first offset left out, by partition."""
+    return {"partitions": list(until), "until": list(until.values())}
+
+
 def twin(name: str) -> str:
     """Text of a twin, without its comment lines."""
     lines = files("schemas").joinpath("twins", f"{name}.sql").read_text().splitlines()
@@ -24,14 +38,12 @@ def judge(client: Client, settings: Settings, topic: str, until: dict[int, int],
     ``is_duplicate``), with ``minute``, ``hour`` and local ``day`` of event time."""
     client.command(
         f"CREATE TABLE {into} ENGINE = MergeTree ORDER BY (partition, `offset`) AS "
-        "SELECT *, toStartOfMinute(event_time) AS minute, toStartOfHour(event_time) AS hour, "
-        f"toDate(event_time, {{time_zone:String}}) AS day FROM ({twin('verdicts')})",
+        f"SELECT *, {BUCKETS} FROM ({twin('verdicts')})",
         parameters={
             "table": f"raw_{topic}",
             "lateness_ms": settings.allowed_lateness * 1000,
             "horizon_ms": settings.late_horizon * 1000,
-            "partitions": list(until),
-            "until": list(until.values()),
+            **limits(until),
             "time_zone": settings.time_zone,
         },
     )

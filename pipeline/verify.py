@@ -14,7 +14,7 @@ from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline.snapshot import SnapshotTable
-from pipeline.twin import FOLDS, columns, judge, twin
+from pipeline.twin import FOLDS, UNTIL, columns, judge, limits, twin
 from schemas.topics import SOURCES
 
 SHOWN = 10
@@ -157,17 +157,17 @@ def _offsets(client: Client, topic: str, judged: str, until: dict[int, int]) -> 
         UNION DISTINCT
         SELECT partition, `offset` FROM dead_letters
         WHERE topic = {{topic:String}}
-            AND `offset` < transform(partition, {{partitions:Array(UInt16)}}, {{until:Array(Int64)}}, 0)
+            AND `offset` < {UNTIL}
     """
-    end = "transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
-    parameters = {"topic": topic, "partitions": list(until), "until": list(until.values())}
+    parameters = {"topic": topic, **limits(until)}
     (rows, found), *_ = client.query(
-        f"SELECT sum(expected), sum(found) FROM (SELECT {end} - min(`offset`) AS expected, count() AS found "
+        f"SELECT sum(expected), sum(found) FROM (SELECT {UNTIL} - min(`offset`) AS expected, count() AS found "
         f"FROM ({held}) GROUP BY partition)",
         parameters=parameters,
     ).result_rows
-    following = f"leadInFrame(`offset`, 1, {end}) OVER (PARTITION BY partition ORDER BY `offset` ROWS BETWEEN " + (
-        "UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
+    following = (
+        f"leadInFrame(`offset`, 1, {UNTIL}) OVER "
+        "(PARTITION BY partition ORDER BY `offset` ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
     )
     gaps = f"SELECT partition, `offset`, {following} AS following FROM ({held})"
     missing = f"SELECT partition, `offset` + 1 AS first, following - 1 AS last FROM ({gaps}) WHERE last >= first"
@@ -192,15 +192,14 @@ def _compare(
 ) -> Comparison:
     """Stream rows at the checkpoint, or where they are ahead of it at their own offset; repair rows as repaired."""
     keys = ", ".join((*table.keys, "partition"))
-    parameters = {"partitions": list(own), "until": list(own.values()), "kept": kept}
-    limit = "transform(partition, {partitions:Array(UInt16)}, {until:Array(Int64)}, 0)"
+    parameters = {**limits(own), "kept": kept}
     events = f"""
         SELECT judged.* FROM {judged} AS judged
         LEFT JOIN
         (
-            SELECT {keys}, applied AS ahead FROM {snapshot} WHERE origin = 'stream' AND applied >= {limit}
+            SELECT {keys}, applied AS ahead FROM {snapshot} WHERE origin = 'stream' AND applied >= {UNTIL}
         ) AS further USING ({keys})
-        WHERE is_late = 0 AND is_duplicate = 0 AND `offset` < greatest({limit}, ahead + 1)
+        WHERE is_late = 0 AND is_duplicate = 0 AND `offset` < greatest({UNTIL}, ahead + 1)
     """
     repaired = f"SELECT * FROM {judged} WHERE late = 1 AND repaired = 1 AND duplicate = 0"
     recent = f"WHERE 1{_kept(table)}"
@@ -260,10 +259,10 @@ def _compare_viewers(
         (
             SELECT platform, creator_id, content_id, toStartOf{grain.title()}(event_time) FROM raw_interactions
             WHERE kind = 'view'
-                AND `offset` >= transform(partition, {{partitions:Array(UInt16)}}, {{until:Array(Int64)}}, 0)
+                AND `offset` >= {UNTIL}
         )
     """
-    parameters = {"partitions": list(until), "until": list(until.values()), "kept": kept}
+    parameters = {**limits(until), "kept": kept}
     wrong = "stored.there != wanted.there OR stored.viewers != wanted.viewers"
     (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) {joined}", parameters=parameters).result_rows
     examples = _examples(
