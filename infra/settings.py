@@ -173,6 +173,11 @@ class Settings(BaseSettings):
     )
     health_port: int = Field(0, ge=0, le=65_535, description="Port of health and metrics on 127.0.0.1; 0: a free one.")
     session_timeout: float = Field(10, ge=1, le=1800, description="Seconds after which Kafka gives up a silent worker.")
+    static_membership: bool = Field(
+        True,
+        description="Whether a worker keeps its partitions over a restart shorter than the session timeout; it is known "
+        "by host name and number. False where host names repeat or number and host change at every start.",
+    )
     watchdog: float = Field(60, ge=1, le=86_400, description="Seconds without progress after which a worker exits.")
 
     @model_validator(mode="after")

@@ -325,7 +325,7 @@ def application(settings: Settings, index: int) -> BlockApp:
         broker_heartbeat_interval=settings.session_timeout / 4,
         broker_commit_interval=1.0,
         broker_request_timeout=max(90.0, settings.session_timeout + 1),
-        consumer_group_instance_id=f"{os.uname().nodename}-{index}",
+        consumer_group_instance_id=f"{os.uname().nodename}-{index}" if settings.static_membership else None,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=settings.fetch_bytes,
         producer_max_request_size=8 * 1024 * 1024,
