@@ -9,7 +9,7 @@ from pipeline.block import Int64s
 
 UInt64s = npt.NDArray[np.uint64]
 
-BUCKET_MS = 3_600_000
+BUCKET_MS = 300_000
 """Width of a bucket of event time, milliseconds."""
 TIME_MIX = 0x9E3779B97F4A7C15
 """Odd multiplier that spreads the event time over 64 bits (2^64 divided by the golden ratio)."""
