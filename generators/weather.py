@@ -45,15 +45,15 @@ class Records:
         return Records(encoded.times, encoded.keys, list(encoded.values), labels, encoded.kinds)
 
     def between(self, low: int, high: int) -> "Records":
-        """Records ``low`` to ``high`` (exclusive)."""
+        """Records ``low`` to ``high`` (exclusive). Arrays are copied: a view would keep all of the others in memory."""
         if low == 0 and high == len(self):
             return self
         return Records(
-            self.sent_ms[low:high],
+            self.sent_ms[low:high].copy(),
             self.keys[low:high],
             self.values[low:high],
-            self.labels[low:high],
-            self.kinds[low:high],
+            self.labels[low:high].copy(),
+            self.kinds[low:high].copy(),
         )
 
     def in_order(self) -> "Records":

@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from generators.rhythm import Clock
 from generators.stage import REACH_MS, Orders, Stage
 from generators.weather import LATEST_MS, Records, Weather, empty, merge
 from schemas.topics import DAY_MS, SOURCES
+
+T = TypeVar("T")
 
 SLOT_LENGTHS_MS = tuple(s * 1000 for s in (86_400, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 300, 60, 20, 10))
 SLOT_EVENTS = 40_000
@@ -38,10 +40,10 @@ class _Book:
 
 
 @dataclass
-class _Begun:
-    """What begins in a slot, by topic and the slot in which it happens; what happens before ``floor`` is forgotten."""
+class _Ahead(Generic[T]):
+    """What a slot leads to, by topic and the slot in which that happens; what happens before ``floor`` is forgotten."""
 
-    targets: dict[str, dict[int, Columns]]
+    targets: dict[str, dict[int, T]]
     floor: int
 
     def forget(self, floor: int) -> None:
@@ -73,10 +75,10 @@ class World:
         self._weather = Weather(config)
         self._reach = -(-REACH_MS // self.slot_ms)
         self._late_reach = -(-LATEST_MS // self.slot_ms)
-        self._begun: OrderedDict[tuple[int, int], _Begun] = OrderedDict()
+        self._begun: OrderedDict[tuple[int, int], _Ahead[Columns]] = OrderedDict()
         self._slots: OrderedDict[tuple[int, int], dict[str, Columns]] = OrderedDict()
         self._sent: OrderedDict[tuple[int, int], dict[str, Records]] = OrderedDict()
-        self._spread: OrderedDict[tuple[int, int], dict[str, dict[int, Records]]] = OrderedDict()
+        self._spread: OrderedDict[tuple[int, int], _Ahead[Records]] = OrderedDict()
         self._books: dict[int, _Book] = {}
         self._first = config.start_ms // self.slot_ms
 
@@ -148,12 +150,12 @@ class World:
             _forget(self._slots, 2 * self.config.partitions)
         return found
 
-    def _beginning(self, partition: int, slot: int, target: int) -> _Begun:
+    def _beginning(self, partition: int, slot: int, target: int) -> _Ahead[Columns]:
         """What begins in a slot, as far as it happens in slot ``target`` or later."""
         key = (partition, slot)
         found = self._begun.get(key)
         if found is None or target < found.floor:
-            found = _Begun({}, slot)
+            found = _Ahead[Columns]({}, slot)
             for topic, columns in self._stage.begin(partition, slot).items():
                 targets = columns["event_time"] // self.slot_ms
                 found.targets[topic] = _split(columns, targets, max(slot, target - 1), slot + self._reach)
@@ -227,26 +229,30 @@ class World:
             else:
                 parts: dict[str, list[Records]] = {topic: [] for topic in SOURCES}
                 for happened in range(max(self._first, slot - self._late_reach), slot + 1):
-                    for topic, targets in self._spreading(partition, happened).items():
+                    spread = self._spreading(partition, happened, slot)
+                    for topic, targets in spread.targets.items():
                         if slot in targets:
                             parts[topic].append(targets[slot])
+                    # As above, one slot back is kept. All else would be six hours of records.
+                    spread.forget(slot - 1)
                 found = {topic: merge(some).in_order() if some else empty() for topic, some in parts.items()}
             self._sent[key] = found
             _forget(self._sent, 2 * self.config.partitions)
         return found
 
-    def _spreading(self, partition: int, slot: int) -> dict[str, dict[int, Records]]:
-        """Records of the events of a slot, by the slot in which they are sent."""
+    def _spreading(self, partition: int, slot: int, target: int) -> _Ahead[Records]:
+        """Records of the events of a slot, as far as they are sent in slot ``target`` or later."""
         key = (partition, slot)
         found = self._spread.get(key)
-        if found is None:
-            found = {}
+        if found is None or target < found.floor:
+            found = _Ahead[Records]({}, max(slot, target - 1))
             for topic, encoded in self._encoded(partition, slot).items():
                 records = self._weather.spoil(encoded, topic, partition, slot).in_order()
                 targets = records.sent_ms // self.slot_ms
-                found[topic] = {
-                    target: records.between(*(int(b) for b in np.searchsorted(targets, (target, target + 1))))
-                    for target in np.unique(targets).tolist()
+                found.targets[topic] = {
+                    due: records.between(*(int(b) for b in np.searchsorted(targets, (due, due + 1))))
+                    for due in np.unique(targets).tolist()
+                    if due >= found.floor
                 }
             self._spread[key] = found
             _forget(self._spread, (self._late_reach + 2) * self.config.partitions)
