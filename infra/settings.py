@@ -172,6 +172,9 @@ class Settings(BaseSettings):
         None, description="Secret that fan ids are hashed with, hexadecimal; unset: generated in the home."
     )
     health_port: int = Field(0, ge=0, le=65_535, description="Port of health and metrics on 127.0.0.1; 0: a free one.")
+    telemetry_interval: float = Field(
+        10, ge=0.1, le=20, description="Seconds between the rows that a worker writes of its health."
+    )
     session_timeout: float = Field(10, ge=1, le=1800, description="Seconds after which Kafka gives up a silent worker.")
     static_membership: bool = Field(
         True,

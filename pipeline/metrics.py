@@ -1,5 +1,7 @@
 """Metrics of the pipeline itself: each declared once, with its unit, its meaning, and what to do about it."""
 
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: Prometheus name (with the prefix ``fanpulse_``), kind, unit, labels, meaning, what to do."""
+    """A metric: name (in Prometheus with the prefix ``fanpulse_``), kind, unit, labels, meaning, what to do."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -17,7 +19,13 @@ class Metric:
     meaning: str
     todo: str
 
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Its names in the table ``pipeline_metrics``: a histogram has a count, a sum and a highest observation."""
+        return tuple(self.name + part for part in _PARTS) if self.kind == "histogram" else (self.name,)
 
+
+_PARTS = ("_count", "_sum", "_max")
 _TP = ("topic", "partition")
 
 METRICS: tuple[Metric, ...] = (
@@ -119,6 +127,22 @@ METRICS: tuple[Metric, ...] = (
         "Far behind the clock with no lag: nothing is sent.",
     ),
     Metric(
+        "watermark_seconds",
+        "gauge",
+        "seconds",
+        _TP,
+        "Event time up to which the partition is taken to be complete, seconds since the epoch, UTC.",
+        "Standing still while records come: their event times are behind; look at the late events.",
+    ),
+    Metric(
+        "delay_seconds",
+        "gauge",
+        "seconds",
+        _TP,
+        "From the broker's taking a record to its being in the tables of all agents, of the newest one stored.",
+        "Normally the flush interval and a flush. More: there is lag, or there was.",
+    ),
+    Metric(
         "dedupe_ids",
         "gauge",
         "ids",
@@ -150,18 +174,78 @@ METRICS: tuple[Metric, ...] = (
         "How long the last recovery from ClickHouse took.",
         "Seconds; grows with state.",
     ),
+    Metric(
+        "partitions",
+        "gauge",
+        "partitions",
+        (),
+        "Partitions that the worker holds, over all topics.",
+        "0 for long: there are more workers than partitions, or it cannot restore them; see its log.",
+    ),
+    Metric(
+        "assignments_total",
+        "counter",
+        "assignments",
+        (),
+        "Times that the worker was given partitions: at its start and at every rebalance.",
+        "Rising by itself: workers come and go, or are silent for longer than FANPULSE_SESSION_TIMEOUT.",
+    ),
+    Metric(
+        "started_seconds",
+        "gauge",
+        "seconds",
+        (),
+        "When the process started, seconds since the epoch, UTC.",
+        "Changes by itself: it was started again; its log and pipeline_restarts say why.",
+    ),
+    Metric(
+        "memory_bytes",
+        "gauge",
+        "bytes",
+        (),
+        "Resident memory of the process.",
+        "Growing without end: see dedupe_ids and state_rows; more workers share them.",
+    ),
+    Metric(
+        "cpu_seconds_total",
+        "counter",
+        "seconds",
+        (),
+        "CPU time of the process, user and system, without loading the program.",
+        "Near a second a second with lag: add workers.",
+    ),
+    Metric(
+        "exits_total",
+        "counter",
+        "exits",
+        ("code",),
+        "The worker leaves, with an exit code. In the table alone: the process is gone before anyone could ask it.",
+        "1: its log says what failed. 2 and 3: it waits for you.",
+    ),
 )
 """All metrics, in the order in which they are documented."""
 
 PREFIX = "fanpulse_"
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a series at a moment; ``counter``: it only grows while the process lives."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+    counter: bool
+
+
 class Metrics:
-    """The metrics of one worker, by name: ``metrics["lag"].labels(...).set(...)``."""
+    """The metrics of one worker, by name. Safe from several threads."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._by_name: dict[str, Counter | Gauge | Histogram] = {}
+        self._highest: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._lock = threading.Lock()
         make = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         for metric in METRICS:
             help_text = f"{metric.meaning} Unit: {metric.unit}. {metric.todo}"
@@ -186,3 +270,27 @@ class Metrics:
         metric = self._by_name[name]
         assert isinstance(metric, Histogram)
         (metric.labels(*labels) if labels else metric).observe(value)
+        series = name, tuple(map(str, labels))
+        with self._lock:
+            self._highest[series] = max(value, self._highest.get(series, value))
+
+    def forget_partitions(self) -> None:
+        """Drops the gauges of partitions: who holds them now says what they are."""
+        for metric in METRICS:
+            if metric.kind == "gauge" and "partition" in metric.labels:
+                self._by_name[metric.name].clear()
+
+    def samples(self) -> Iterator[Sample]:
+        """Every value now, under its name in ``pipeline_metrics``; the highest observation of a histogram is that
+        since the last call, so only one may call it."""
+        with self._lock:
+            highest, self._highest = self._highest, {}
+        for metric in METRICS:
+            for family in self._by_name[metric.name].collect():
+                for sample in family.samples:
+                    name = sample.name.removeprefix(PREFIX)
+                    if name in metric.stored:
+                        yield Sample(name, sample.labels, sample.value, metric.kind != "gauge")
+        for (name, labels), value in highest.items():
+            metric = next(metric for metric in METRICS if metric.name == name)
+            yield Sample(f"{name}_max", dict(zip(metric.labels, labels, strict=True)), value, False)
