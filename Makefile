@@ -5,7 +5,7 @@ STAMP := .venv/.fanpulse
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench lock clean
+.PHONY: help venv demo test check bench chaos lock clean
 
 help:
 	@echo 'make demo [ARGS="--fans 5000"]   everything: environment, stack, history, live figures'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test [ARGS="-k home"]       tests, on a real Kafka and ClickHouse'
 	@echo 'make check                       ruff and mypy'
 	@echo 'make bench                       events per second of one worker'
+	@echo 'make chaos [ARGS="--quick"]       faults under load: is anything lost, doubled or wrong?'
 	@echo 'make lock                        requirements.lock anew from requirements*.in (keeps pins that still fit)'
 	@echo 'make clean                       remove .venv and caches; data in FANPULSE_HOME stay'
 
@@ -41,6 +42,9 @@ check: venv
 
 bench: venv
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: venv
+	$(BIN)/python -m chaos $(ARGS)
 
 lock: venv
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL -u UV_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv pip compile -q \

@@ -1,0 +1,681 @@
+"""The scenarios: what fails, when, and what must hold then."""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from chaos.feed import Feed, Mix
+from chaos.fleet import (
+    DEADLINE,
+    SESSION_TIMEOUT,
+    Fleet,
+    WorkerProcess,
+    Wrong,
+    ask,
+    database,
+    kill_service,
+    until,
+)
+from chaos.proxy import STORED, Answer, Insert, Proxy
+from chaos.scene import Scene
+from chaos.truth import Sent
+from chaos.worker import POINTS
+from infra.connect import clickhouse_address, kafka_admin
+from infra.topics import end_offsets
+from pipeline.app import AGENTS
+from pipeline.repair import repair
+
+RATE = 3000.0
+"""Records a second under which faults are injected: a part of what a worker holds, so that there is time to fail."""
+MIB = 1024 * 1024
+
+
+def kills(scene: Scene) -> None:
+    """kill -9 of three workers, each at its next named point or at a random moment, started again at once."""
+    each, anywhere = scene.pick(1, 10), scene.pick(2, 20)
+    nth = {"recovery": 8, "fold": 20, "letters": 6, "part": 12, "rows": 6, "checkpoint": 6, "report": 10, "commit": 3}
+    schedule = [point for point in POINTS for _ in range(each)] + [""] * anywhere
+    scene.random.shuffle(schedule)
+    total = len(schedule)
+    events = scene.pick(30_000, 1_000_000)
+    feed = scene.load(events, scene.pick(RATE, 2 * RATE))
+    with Fleet(scene.settings, scene.logs) as fleet:
+        doomed: dict[int, _Doomed] = {}
+
+        def start(index: int) -> None:
+            if not schedule:
+                fleet.start(index)
+                return
+            point = schedule.pop()
+            doomed[index] = fate = _Doomed(point, scene.folder / f"mark-{total - len(schedule)}")
+            if point:
+                number = str(scene.random.randint(1, nth[point]))
+                worker = fleet.start(index, "--die-at", point, "--nth", number, "--mark", str(fate.mark))
+                worker.expected.add(-signal.SIGKILL)
+            else:
+                fate.after = scene.random.uniform(0.0, 6.0)
+                fleet.start(index)
+
+        for index in range(3):
+            start(index)
+        killed, last = 0, time.monotonic()
+        while doomed:
+            time.sleep(0.05)
+            fleet.check()
+            now = time.monotonic()
+            # The load lasts as long as the kills do, unless nobody gets to where he is to die.
+            ahead = feed.sent > events * (killed + 3) / (total + 3) and now - last < 3
+            feed.pause() if ahead else feed.resume()
+            for index, fate in list(doomed.items()):
+                if not fate.point and now - fate.began >= fate.after:
+                    fleet.kill(index)
+                elif fleet[index].alive:
+                    if now - fate.began > DEADLINE:
+                        raise Wrong(f"worker {index} never came to the point {fate.point}")
+                    continue
+                elif fate.mark.read_text().strip() != fate.point:
+                    raise Wrong(f"worker {index} died elsewhere than at {fate.point}: {fleet[index].last_words()}")
+                scene.hit(f"kill: {POINTS[fate.point]}" if fate.point else "kill: at a random moment")
+                killed, last = killed + 1, now
+                del doomed[index]
+                start(index)
+        scene.enough(feed, events)
+        fleet.begun()
+        scene.finish(fleet)
+    for point in POINTS:
+        if scene.outcome.fault(f"kill: {POINTS[point]}").times < each:
+            scene.outcome.failures.append(f"the point {point} was hit too rarely")
+
+
+@dataclass
+class _Doomed:
+    """A worker that is to die: where (empty: ``after`` seconds), and the file in which it says so."""
+
+    point: str
+    mark: Path
+    began: float = field(default_factory=time.monotonic)
+    after: float = 0.0
+
+
+class Tear:
+    """A rule: of one flush of an agent the table ``first`` is stored, ``second`` is held, and no more of it comes.
+
+    Workers store the tables of a flush one after the other. Where ``second`` would come before ``first`` the worker is
+    told that it is stored, so that any order is tried; but no checkpoint is stored before its rows.
+    """
+
+    def __init__(self, agent: str, tables: frozenset[str], first: str, second: str) -> None:
+        self.name = f"{first} stored, {second} held"
+        self.torn = threading.Event()
+        self.held: Insert | None = None
+        self._agent = agent.encode()
+        self._tables = tables
+        self._first = first
+        self._second = second
+        self._stored_first = False
+        self._kept: Insert | None = None
+        self._tasks: list[asyncio.Task[Answer]] = []
+
+    async def __call__(self, insert: Insert) -> Answer:
+        if insert.table not in self._tables and not (insert.table == "checkpoints" and self._agent in insert.body):
+            return await insert.forward()
+        if self.torn.is_set():
+            # The worker is about to be killed; this never reaches ClickHouse.
+            await asyncio.Event().wait()
+        if insert.table == self._second:
+            if self._stored_first:
+                self._hold(insert)
+                return await self._tasks[-1]
+            if self._second != "checkpoints":
+                if self._kept is not None:
+                    await self._kept.forward()
+                self._kept = insert
+                return STORED
+        if insert.table == "checkpoints":
+            # The flush had no row for one of the two tables: as if nothing had been.
+            self._stored_first = False
+            if self._kept is not None:
+                answer = await self._kept.forward()
+                self._kept = None
+                if answer.status != 200:
+                    return answer
+            return await insert.forward()
+        answer = await insert.forward()
+        if insert.table == self._first and answer.status == 200:
+            self._stored_first = True
+            if self._kept is not None:
+                self._hold(self._kept)
+        return answer
+
+    def _hold(self, insert: Insert) -> None:
+        self.held = insert
+        self._tasks.append(asyncio.ensure_future(insert.hold()))
+        self.torn.set()
+
+
+def flush_tables(scene: Scene) -> dict[str, tuple[str, ...]]:
+    """The tables that a flush of each agent may store rows in."""
+    found = {}
+    for agent in AGENTS:
+        snapshots = [table.name for topic in agent.topics for table in agent.fold(scene.settings, topic).tables]
+        raw = [f"raw_{topic}" for topic in agent.topics]
+        found[agent.name] = tuple(snapshots or [*raw, "dead_letters"])
+    return found
+
+
+def dead_hand(scene: Scene) -> None:
+    """An INSERT of a worker that is gone lands late: for each two tables of a flush, one landed, one held."""
+    flushes = flush_tables(scene)
+    pairs = [
+        (agent, first, second)
+        for agent, tables in flushes.items()
+        for first, second in itertools.permutations((*tables, "checkpoints"), 2)
+        if first != "checkpoints"
+    ]
+    scene.random.shuffle(pairs)
+    twice = scene.pick(1, 8)
+    frozen = scene.pick(0, 4)
+    if scene.quick:
+        pairs = [next(pair for pair in pairs if pair[0] == agent) for agent in flushes] + pairs[-2:]
+    feed = scene.load(10_000_000, RATE)
+    with Proxy(lambda: clickhouse_address(scene.settings)) as proxy, Fleet(scene.settings, scene.logs) as fleet:
+        speakers = (f"worker {number}" for number in itertools.count())
+        speaker, index = "", 0
+
+        def successor() -> None:
+            nonlocal speaker
+            speaker = next(speakers)
+            fleet.start(index, clickhouse=proxy.open(speaker))
+            fleet.begun(index)
+
+        def tear(agent: str, first: str, second: str) -> Tear:
+            rule = Tear(agent, frozenset(flushes[agent]), first, second)
+            proxy.rule(speaker, rule)
+            until(rule.torn.is_set, f"a flush with {first} and {second}", fleet.check)
+            return rule
+
+        def further() -> None:
+            """Whether the successor only loads, or stores on before the hand lets go."""
+            if scene.random.random() < 0.5:
+                scene.recovered(fleet)
+
+        def land(rule: Tear, fault: str) -> None:
+            assert rule.held is not None
+            answer = rule.held.land()
+            if answer.status != 200:
+                raise Wrong(f"ClickHouse did not take the late insert ({rule.name}): {answer.body[:300]!r}")
+            scene.outcome.fault(fault).times += 1
+
+        successor()
+        for number, pair in enumerate(pairs):
+            scene.say(f"dead hand {number + 1} of {len(pairs)}: {pair[1]} stored, {pair[2]} held")
+            rule = tear(*pair)
+            if number < frozen:
+                hand = fleet.lose(index)
+                hand.signal(signal.SIGSTOP)
+                index = 1 - index
+            else:
+                fleet.kill(index)
+            scene.hit("worker frozen" if number < frozen else "worker killed")
+            successor()
+            further()
+            land(rule, f"late insert: a second table of {pair[0]}")
+            if number < frozen:
+                hand.signal(signal.SIGCONT)
+                scene.recovered(fleet)
+                hand.signal(signal.SIGKILL)
+        for number in range(twice):
+            scene.say(f"dead hands of two generations, {number + 1} of {twice}")
+            rules = []
+            for pair in scene.random.sample(pairs, 2):
+                rules.append(tear(*pair))
+                fleet.kill(index)
+                scene.hit("worker killed")
+                successor()
+            further()
+            scene.random.shuffle(rules)
+            for rule in rules:
+                land(rule, "late insert: two generations")
+        scene.enough(feed, scene.pick(10_000, 200_000))
+        scene.finish(fleet)
+        stored_in = set().union(*proxy.seen.values()) - {"checkpoints"}
+    named = {table for tables in flushes.values() for table in tables}
+    if not scene.quick and stored_in != named:
+        scene.outcome.failures.append(f"workers store in {sorted(stored_in)}, torn were {sorted(named)}")
+    scene.outcome.notes.append(f"{len(pairs)} ordered pairs of tables torn, {twice} times two generations")
+
+
+def rebalances(scene: Scene) -> None:
+    """Workers come and go under load, 1, 3, 2, 4, 1: told to stop, and killed for good."""
+    feed = scene.load(10_000_000, RATE)
+    with Fleet(scene.settings, scene.logs) as fleet:
+        numbers = itertools.count()
+        fleet.start(next(numbers))
+        fleet.begun()
+        graceful = bool(scene.random.getrandbits(1))
+        for _ in range(scene.pick(1, 5)):
+            for count in (3, 2, 4, 1):
+                before = len(fleet.indices)
+                while len(fleet.indices) < count:
+                    fleet.start(next(numbers))
+                while len(fleet.indices) > count:
+                    index = scene.random.choice(fleet.indices)
+                    fleet.begun(index)
+                    fleet.stop(index) if graceful else fleet.kill(index)
+                    # In a quick run the second half only: what a killed one held waits for the session timeout.
+                    graceful = not graceful
+                scene.hit(f"{before} workers to {count}")
+                scene.recovered(fleet)
+        scene.enough(feed, scene.pick(10_000, 200_000))
+        scene.finish(fleet)
+
+
+def zombies(scene: Scene) -> None:
+    """A worker frozen until others have taken over, then let go on: it must not spoil a figure."""
+    feed = scene.load(10_000_000, RATE)
+    for static in (True, False):
+        with Fleet(scene.settings, scene.logs, static_membership=static) as fleet:
+            count = scene.pick(2, 3)
+            for index in range(count):
+                fleet.start(index)
+            fleet.begun()
+            for _ in range(scene.pick(1, 10)):
+                zombie = fleet[scene.random.choice(fleet.indices)]
+                time.sleep(scene.random.uniform(0, 1))
+                zombie.signal(signal.SIGSTOP)
+                scene.hit(f"frozen, {'static' if static else 'dynamic'} members")
+                scene.recovered(fleet)
+                zombie.signal(signal.SIGCONT)
+                until(
+                    functools.partial(_restored_again, zombie, zombie.restored()),
+                    f"worker {zombie.index} to join again",
+                    zombie.check,
+                )
+            if static:
+                fleet.stop()
+            else:
+                scene.enough(feed, scene.pick(10_000, 200_000))
+                scene.finish(fleet)
+
+
+def _restored_again(worker: WorkerProcess, former: int) -> bool:
+    return worker.restored() > former
+
+
+def two_groups(scene: Scene) -> None:
+    """Two whole fleets in groups of their own: every partition has two owners that write to one database."""
+    feed = scene.load(10_000_000, RATE)
+    other = f"{scene.settings.topic_prefix}other"
+    with Fleet(scene.settings, scene.logs) as one, Fleet(scene.settings, scene.logs, other) as two:
+        for index in (0, 1):
+            one.start(index)
+            two.start(10 + index)
+        one.begun()
+        two.begun()
+        for _ in range(scene.pick(1, 10)):
+            for fleet in (one, two):
+                index = scene.random.choice(fleet.indices)
+                fleet.kill(index)
+                fleet.start(index)
+                scene.hit("kill in one of two groups")
+            scene.recovered(one, two)
+            one.begun()
+            two.begun()
+        scene.enough(feed, scene.pick(10_000, 200_000))
+        scene.finish(one, two)
+        scene.outcome.notes.append("two groups of two workers owned all partitions at the same time")
+
+
+def kafka_killed(scene: Scene) -> None:
+    """kill -9 of the broker under load, started again at once."""
+    _service_killed(scene, "kafka", scene.pick(1, 10))
+
+
+def clickhouse_killed(scene: Scene) -> None:
+    """kill -9 of ClickHouse under load, started again at once."""
+    _service_killed(scene, "clickhouse", scene.pick(2, 10))
+
+
+def _service_killed(scene: Scene, service: str, times: int) -> None:
+    feed = scene.load(10_000_000, RATE)
+    with Fleet(scene.settings, scene.logs) as fleet:
+        for index in (0, 1):
+            fleet.start(index)
+        fleet.begun()
+        pids = [worker.pid for worker in fleet.workers]
+        for _ in range(times):
+            time.sleep(scene.random.uniform(0.5, 1.5))
+            scene.say(f"kill -9 of {service}")
+            kill_service(scene.stack, service)
+            scene.stack.up()
+            scene.hit(f"{service} killed and started again")
+            scene.recovered(fleet)
+        scene.enough(feed, scene.pick(8000, 100_000))
+        _same(scene, fleet, pids)
+        scene.finish(fleet)
+
+
+def _same(scene: Scene, fleet: Fleet, pids: list[int]) -> None:
+    """Notes that the workers went on by themselves; a failure if one was replaced."""
+    now = [worker.pid for worker in fleet.workers if worker.alive]
+    if now == pids:
+        scene.outcome.notes.append(f"no worker was started again: pids {', '.join(map(str, pids))} all the time")
+    else:
+        scene.outcome.failures.append(f"workers were {pids}, are {now}")
+
+
+def clickhouse_away(scene: Scene) -> None:
+    """ClickHouse is away for a while under load: workers wait in bounded memory and go on by themselves."""
+    seconds = scene.pick(15.0, 60.0)
+    feed = scene.load(10_000_000, scene.pick(RATE, 4 * RATE))
+    with Fleet(scene.settings, scene.logs) as fleet:
+        for index in (0, 1):
+            fleet.start(index)
+        fleet.begun()
+        pids = [worker.pid for worker in fleet.workers]
+        until(lambda: feed.sent >= 5000, "some load")
+        before = _memory(fleet)
+        kill_service(scene.stack, "clickhouse")
+        away = time.monotonic()
+        most = before
+        scene.say(f"ClickHouse is away for {seconds:.0f} s")
+        while time.monotonic() - away < seconds:
+            time.sleep(0.25)
+            fleet.check()
+            most = [max(pair) for pair in zip(most, _memory(fleet), strict=True)]
+        scene.stack.up()
+        scene.hit(f"ClickHouse away for {seconds:.0f} s")
+        scene.recovered(fleet)
+        scene.enough(feed, scene.pick(15_000, 500_000))
+        for each in fleet.workers:
+            if "ClickHouse did not take" not in each.output():
+                scene.outcome.failures.append(f"worker {each.index} did not notice that ClickHouse was away")
+        _same(scene, fleet, pids)
+        scene.drain(fleet)
+        after = _memory(fleet)
+        scene.finish(fleet)
+    for number, (low, high, last) in enumerate(zip(before, most, after, strict=True)):
+        scene.outcome.notes.append(
+            f"worker {number}: {low / MIB:.0f} MiB before, at most {high / MIB:.0f} while away, {last / MIB:.0f} after"
+        )
+        if high - low > MEMORY_GROWTH:
+            scene.outcome.failures.append(f"worker {number} grew by more than {MEMORY_GROWTH / MIB:.0f} MiB")
+
+
+MEMORY_GROWTH = 600 * MIB
+"""Bytes that a worker may grow by while ClickHouse is away."""
+
+
+def _memory(fleet: Fleet) -> list[int]:
+    return [worker.memory() for worker in fleet.workers]
+
+
+class Stall:
+    """A rule: once begun, every INSERT hangs until it is over."""
+
+    def __init__(self) -> None:
+        self.held: list[Insert] = []
+        self.on = False
+
+    async def __call__(self, insert: Insert) -> Answer:
+        if not self.on:
+            return await insert.forward()
+        self.held.append(insert)
+        return await insert.hold()
+
+    def end(self) -> None:
+        """Lets all that hang land."""
+        self.on = False
+        for insert in self.held:
+            insert.land()
+
+
+def insert_stall(scene: Scene) -> None:
+    """INSERTs hang for longer than the session timeout: no worker leaves the group, none is started again."""
+    seconds = scene.pick(SESSION_TIMEOUT + 2, 60.0)
+    feed = scene.load(10_000_000, RATE)
+    with Proxy(lambda: clickhouse_address(scene.settings)) as proxy, Fleet(scene.settings, scene.logs) as fleet:
+        stalls = [Stall(), Stall()]
+        for index, stall in enumerate(stalls):
+            fleet.start(index, clickhouse=proxy.open(f"worker {index}", stall))
+        fleet.begun()
+        scene.hit("workers started")
+        scene.recovered(fleet)
+        time.sleep(1.0)
+        pids = [worker.pid for worker in fleet.workers]
+        restored = [worker.restored() for worker in fleet.workers]
+        members = _members(scene)
+        for _ in range(scene.pick(1, 2)):
+            for stall in stalls:
+                stall.held.clear()
+                stall.on = True
+            until(lambda: all(stall.held for stall in stalls), "every worker to hang", fleet.check)
+            scene.say(f"INSERTs hang for {seconds:.0f} s")
+            time.sleep(seconds)
+            held = sum(len(stall.held) for stall in stalls)
+            for stall in stalls:
+                stall.end()
+            scene.hit(f"{held} INSERTs of two workers hang for {seconds:.0f} s")
+            scene.recovered(fleet)
+        _same(scene, fleet, pids)
+        if [worker.restored() for worker in fleet.workers] != restored or _members(scene) != members:
+            scene.outcome.failures.append("the group was rebalanced")
+        else:
+            scene.outcome.notes.append("no rebalance: the same members, no partition restored again")
+        scene.enough(feed, scene.pick(8000, 100_000))
+        scene.finish(fleet)
+
+
+def _members(scene: Scene) -> dict[str, str]:
+    """Members of the workers' group: what each has, by its id."""
+    group = f"{scene.settings.topic_prefix}fanpulse"
+    with contextlib.closing(kafka_admin(scene.settings)) as admin:
+        found = admin.describe_groups([group])[group]
+    return {str(each["member_id"]): str(each.get("member_assignment")) for each in found["members"]}
+
+
+def bad_input(scene: Scene) -> None:
+    """Repeats (also across restarts), late and out of order, an idle topic and partition; then repaired."""
+    mix = Mix(idle_topics=frozenset({"gifts"}), idle_partitions=frozenset({3}), hours=30)
+    events = scene.pick(15_000, 300_000)
+    feed = scene.load(events, None if scene.quick else 3 * RATE, mix)
+    with Fleet(scene.settings, scene.logs, fetch_bytes=65_536) as fleet:
+        for index in (0, 1):
+            fleet.start(index)
+        fleet.begun()
+        for _ in range(scene.pick(1, 5)):
+            index = scene.random.choice(fleet.indices)
+            fleet.kill(index)
+            fleet.start(index)
+            scene.hit("kill between an event and its repeat")
+            scene.recovered(fleet)
+            fleet.begun()
+        scene.enough(feed, events)
+        scene.drain(fleet)
+        scene.judge()
+        today = datetime.now(UTC).date()
+        scene.say("repairing")
+        done = repair(scene.settings, today - timedelta(days=4), today + timedelta(days=1))
+        scene.judge(repaired=True)
+        again = repair(scene.settings, today - timedelta(days=4), today + timedelta(days=1))
+        if again != done:
+            scene.outcome.failures.append("a second repair did something else than the first")
+        late, repeats = sum(done.events.values()), sum(done.repeats.values())
+        scene.outcome.notes.append(f"repaired twice: {late:,} late events taken in, {repeats:,} late repeats left out")
+        fleet.stop()
+
+
+LONGEST = 30_000
+"""Milliseconds of watching above which the operator's constraint of ``poison`` refuses an interaction."""
+
+
+def poison(scene: Scene) -> None:
+    """Malformed records of every kind, and an operator's constraint that makes ClickHouse refuse valid ones."""
+
+    def refused(sent: Sent) -> bool:
+        if sent.topic != "interactions" or sent.value is None or sent.label not in ("event", "late", "duplicate"):
+            return False
+        return int(json.loads(sent.value).get("watch_ms") or 0) >= LONGEST
+
+    scene.refused = refused
+    with database(scene.settings) as client:
+        client.command(f"ALTER TABLE raw_interactions ADD CONSTRAINT short CHECK ifNull(watch_ms, 0) < {LONGEST}")
+    feed = scene.load(10_000_000, RATE, Mix(malformed=0.05))
+    with Fleet(scene.settings, scene.logs, dead_letter_limit=0.9) as fleet:
+        for index in (0, 1):
+            fleet.start(index)
+        fleet.begun()
+        for _ in range(scene.pick(1, 10)):
+            index = scene.random.choice(fleet.indices)
+            fleet.kill(index)
+            fleet.start(index)
+            scene.hit("kill among refused records")
+            scene.recovered(fleet)
+            fleet.begun()
+        scene.enough(feed, scene.pick(10_000, 200_000))
+        scene.finish(fleet)
+        scene.outcome.notes.append(f"dead letters: {_letters(scene)}")
+
+
+def _letters(scene: Scene) -> str:
+    found = ask(scene.settings, "SELECT reason, count() FROM dead_letters FINAL GROUP BY reason ORDER BY reason")
+    return ", ".join(f"{reason} {count}" for reason, count in found)
+
+
+def set_back(scene: Scene) -> None:
+    """Checkpoints and Kafka's offsets set by hand: what is read again changes nothing."""
+    events = scene.pick(5000, 100_000)
+    feed = scene.load(10_000_000, None)
+    with Fleet(scene.settings, scene.logs) as fleet:
+        with _pause(scene, fleet, feed, events):
+            middle = ask(scene.settings, "SELECT * FROM checkpoints FINAL")
+        cases: list[tuple[str, Callable[[], None]]] = [
+            ("all checkpoints to the beginning", lambda: _checkpoints(scene, "1")),
+            *(
+                (f"checkpoints of {agent.name} to the beginning", lambda n=agent.name: _checkpoints(scene, "agent", n))
+                for agent in AGENTS
+            ),
+            ("all checkpoints to the middle", lambda: _checkpoints(scene, "1", rows=middle)),
+            *(
+                (
+                    f"checkpoints of {agent.name} to the middle",
+                    lambda n=agent.name: _checkpoints(scene, "agent", n, middle),
+                )
+                for agent in AGENTS
+            ),
+            ("Kafka's offsets to the beginning", lambda: _offsets(scene, 0.0)),
+            ("Kafka's offsets to the end", lambda: _offsets(scene, 1.0)),
+        ]
+        if scene.quick:
+            cases = [cases[0], *scene.random.sample(cases[1:], 2)]
+        for number, (name, set_to) in enumerate(cases):
+            with _pause(scene, fleet, feed, feed.sent + events // 4):
+                before = _fingerprints(scene)
+                set_to()
+                # No load while it is read again: nothing else can have changed the rows.
+                fleet.start(0)
+                scene.hit(name)
+                fleet.begun()
+                fleet.stored()
+                fleet.stop()
+                if (after := _fingerprints(scene)) != before:
+                    changed = sorted(table for table in before if before[table] != after[table])
+                    scene.outcome.failures.append(f"{name} changed rows of {', '.join(changed)}")
+            scene.say(f"set back {number + 1} of {len(cases)}")
+        for index in (0, 1):
+            fleet.start(index)
+        scene.enough(feed, feed.sent + events)
+        fleet.begun()
+        scene.finish(fleet)
+
+
+@contextlib.contextmanager
+def _pause(scene: Scene, fleet: Fleet, feed: Feed, events: int) -> Iterator[None]:
+    """Sends up to ``events`` records, stores them, and runs the body with no load and no worker."""
+    for index in (0, 1):
+        fleet.start(index)
+    feed.resume()
+    until(lambda: feed.sent >= events, f"{events:,} records to be sent", fleet.check)
+    feed.pause()
+    sent = -1
+    while sent != feed.sent:
+        sent = feed.sent
+        time.sleep(0.3)
+    fleet.begun()
+    fleet.stored()
+    fleet.stop()
+    yield
+
+
+def _checkpoints(scene: Scene, column: str, value: str = "", rows: list[tuple[object, ...]] | None = None) -> None:
+    """Deletes checkpoints (all, or where ``column`` is ``value``), and puts ``rows`` in their place."""
+    where = f"{column} = {{value:String}}" if value else column
+    with database(scene.settings) as client:
+        client.command(
+            f"ALTER TABLE checkpoints DELETE WHERE {where}",
+            parameters={"value": value},
+            settings={"mutations_sync": 1},
+        )
+        # The agent is the first column.
+        if chosen := [row for row in rows or () if not value or row[0] == value]:
+            client.insert("checkpoints", chosen)
+
+
+def _offsets(scene: Scene, share: float) -> None:
+    """Sets what Kafka has as committed to a share of each log."""
+    settings = scene.settings
+    wanted = {
+        TopicPartition(settings.topic_prefix + topic, partition): OffsetAndMetadata(int(end * share), "", -1)
+        for (topic, partition), end in end_offsets(settings).items()
+    }
+    with contextlib.closing(kafka_admin(settings)) as admin:
+        answers = admin.alter_group_offsets(f"{settings.topic_prefix}fanpulse", wanted)
+    if refused := [error for error in answers.values() if getattr(error, "errno", 0)]:
+        raise Wrong(f"Kafka did not set the offsets: {refused[0]}")
+
+
+def _fingerprints(scene: Scene) -> dict[str, tuple[object, ...]]:
+    """Rows and a hash over all of them, of each table that workers store rows in."""
+    tables = sorted({table for tables in flush_tables(scene).values() for table in tables})
+    return {table: ask(scene.settings, f"SELECT count(), sum(cityHash64(*)) FROM {table} FINAL")[0] for table in tables}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario: what it is about in a line, and how it is run on a scene that is set up for it."""
+
+    line: str
+    run: Callable[[Scene], None]
+
+
+def _scenario(run: Callable[[Scene], None]) -> Scenario:
+    return Scenario(str(run.__doc__), run)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "kills": _scenario(kills),
+    "dead-hand": _scenario(dead_hand),
+    "rebalances": _scenario(rebalances),
+    "zombies": _scenario(zombies),
+    "two-groups": _scenario(two_groups),
+    "insert-stall": _scenario(insert_stall),
+    "input": _scenario(bad_input),
+    "poison": _scenario(poison),
+    "set-back": _scenario(set_back),
+    "kafka-killed": _scenario(kafka_killed),
+    "clickhouse-killed": _scenario(clickhouse_killed),
+    "clickhouse-away": _scenario(clickhouse_away),
+}
+"""What there is, by name. Those that kill services come last."""
