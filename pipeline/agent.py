@@ -16,8 +16,11 @@ from pipeline.decode import Refused
 from pipeline.log import PartitionLog
 from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Partition
-from pipeline.sink import Sink, Stopped
+from pipeline.sink import BY_CONTENT, RefusedByClickHouse, Sink, Stopped
 from pipeline.transport import Delivery
+
+LOOK = 0.02
+"""Seconds between looks at what another agent has stored."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,27 @@ class _Progress:
     refused: list[Refused] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Keeper:
+    """What the agent that stores a topic's records does with those that are no events.
+
+    ``dead_letters(topic, partition, refused)`` is awaited before they are stored. ``set_aside`` is told of records
+    whose raw row ClickHouse refuses, and why, by topic and partition and offset: nothing of their flush has a
+    checkpoint, and their partitions must be read again without them.
+    """
+
+    dead_letters: Callable[[str, int, list[Refused]], Awaitable[None]]
+    set_aside: Callable[[Mapping[Partition, Mapping[int, str]]], None]
+
+
+class _RowsRefused(Exception):
+    """Rows of records that ClickHouse refuses for what they contain."""
+
+    def __init__(self, offsets: dict[Partition, dict[int, str]]) -> None:
+        super().__init__(f"{sum(map(len, offsets.values()))} rows")
+        self.offsets = offsets
+
+
 class Agent:
     """Runs one agent in this worker, over all partitions it holds.
 
@@ -46,8 +70,10 @@ class Agent:
     right and a checkpoint that is true (DESIGN.md has the table).
 
     ``logs`` are the partitions held now, shared with the worker. ``identity`` gives the checkpoint's cluster id,
-    topic id and parameters for a topic. ``dead_letters`` is awaited with what was refused, before it is stored; None
-    where another agent of the topic does that.
+    topic id and parameters for a topic.
+
+    ``keeper`` is for the one agent of a topic that stores its records; None for the others. These store nothing of a
+    record that the agent named in ``after`` has not stored: a record that ClickHouse refuses is then in no figure.
     """
 
     def __init__(
@@ -59,7 +85,8 @@ class Agent:
         metrics: Metrics,
         identity: Callable[[str], tuple[str, str, str]],
         report: Callable[[str, PartitionLog, int, int], None],
-        dead_letters: Callable[[str, int, list[Refused]], Awaitable[None]] | None,
+        keeper: Keeper | None = None,
+        after: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = spec.name
@@ -69,7 +96,9 @@ class Agent:
         self._metrics = metrics
         self._identity = identity
         self._report = report
-        self._dead_letters = dead_letters
+        self._keeper = keeper
+        self._after = after
+        self._closing = False
         self._clock = clock
         self._progress: dict[Partition, _Progress] = {}
         self._waiting = 0
@@ -103,7 +132,7 @@ class Agent:
         if progress is None or progress.log is not partition_log:
             progress = self._progress[where] = _Progress(partition_log, batch.next, batch.newest)
         progress.next_offset, progress.newest = batch.next, batch.newest
-        if self._dead_letters is not None:
+        if self._keeper is not None:
             own = partition_log.checkpoints[self.name]
             progress.refused.extend(record for record in batch.refused if record.offset >= own)
         self._waiting += len(rows) + len(batch.refused)
@@ -128,6 +157,11 @@ class Agent:
         if self._progress:
             self._start_flush()
             await self._settled()
+
+    async def close(self) -> None:
+        """Writes what is folded, as far as it may be stored by now; for a worker that stops."""
+        self._closing = True
+        await self.flush()
 
     async def _settled(self) -> None:
         """Waits until no flush is under way; raises what the last one raised."""
@@ -159,10 +193,12 @@ class Agent:
 
     async def _store(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
         started = time.perf_counter()
-        if self._dead_letters is not None:
+        if not await self._may_store(parts):
+            return
+        if self._keeper is not None:
             for part in parts:
                 if part.refused:
-                    await self._dead_letters(part.log.topic, part.log.partition, part.refused)
+                    await self._keeper.dead_letters(part.log.topic, part.log.partition, part.refused)
                     tables.setdefault("dead_letters", dead_letter_rows(()))
                     more = dead_letter_rows([(part.log.topic, part.log.partition, record) for record in part.refused])
                     tables["dead_letters"] = pl.concat([tables["dead_letters"], more])
@@ -171,20 +207,64 @@ class Agent:
             await loop.run_in_executor(self._thread, self._write, parts, tables)
         except Stopped:
             return
+        except _RowsRefused as refused:
+            if self._keeper is not None and all(self._holds(part.log) for part in parts):
+                self._keeper.set_aside(refused.offsets)
+            return
         for part in parts:
-            if self._logs.get((part.log.topic, part.log.partition)) is part.log:
+            if self._holds(part.log):
+                part.log.stored[self.name] = part.next_offset
                 part.log.folds[self.name].evict(part.log.verdicts.horizon.oldest(part.newest))
                 self._report(self.name, part.log, part.next_offset, part.newest)
         self._metrics.observe("flush_seconds", time.perf_counter() - started, self.name)
+
+    async def _may_store(self, parts: list[_Progress]) -> bool:
+        """Waits until the agent to wait for has stored the records that the rows are folded from; false if they are
+        not to be stored any more."""
+        while self._after is not None and any(part.log.stored[self._after] < part.next_offset for part in parts):
+            if self._closing or not all(self._holds(part.log) for part in parts):
+                return False
+            await asyncio.sleep(LOOK)
+        return True
+
+    def _holds(self, partition_log: PartitionLog) -> bool:
+        return self._logs.get((partition_log.topic, partition_log.partition)) is partition_log
 
     def _write(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
         """In the flush thread: every table, then the checkpoints."""
         started = time.thread_time()
         for table, rows in tables.items():
-            self._sink.insert(table, rows)
+            try:
+                self._sink.insert(table, rows)
+            except RefusedByClickHouse as error:
+                if self._keeper is None or error.code not in BY_CONTENT:
+                    raise
+                self._insert_but(table, rows, error)
             self._metrics.count("rows_total", len(rows), self.name, table)
         self._sink.insert("checkpoints", checkpoints.frame([self._checkpoint(part) for part in parts], self._now_ms()))
         self._metrics.count("stage_seconds_total", time.thread_time() - started, "flush")
+
+    def _insert_but(self, table: str, rows: pl.DataFrame, error: RefusedByClickHouse) -> None:
+        """Stores the rows without those that ClickHouse had taken before it began to refuse them; _RowsRefused if
+        there are others that it refuses."""
+        found = self._sink.refused(table, rows)
+        if not found:
+            raise error
+        held = self._sink.held(table, rows[list(found)])
+        topic = table.removeprefix("raw_")
+        refused: dict[Partition, dict[int, str]] = {}
+        for index, why in found.items():
+            partition, offset = rows["partition"][index], rows["offset"][index]
+            if (partition, offset) not in held:
+                refused.setdefault((topic, partition), {})[offset] = f"ClickHouse refuses its row: {why}"
+        if refused:
+            raise _RowsRefused(refused)
+        rest = rows.filter(~pl.arange(len(rows), eager=True).is_in(list(found)))
+        try:
+            self._sink.insert(table, rest)
+        except RefusedByClickHouse as another:
+            # A search finds only so many at once.
+            self._insert_but(table, rest, another)
 
     def _checkpoint(self, part: _Progress) -> Checkpoint:
         topic_id, cluster_id, parameters = self._identity(part.log.topic)

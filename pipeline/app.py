@@ -6,19 +6,20 @@ import math
 import os
 import threading
 import time
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import mode
 from faust.types import TP
 
 from infra.connect import broker_url, clickhouse_client, faust_credentials, kafka_admin
-from infra.errors import FanpulseError
+from infra.errors import FanpulseError, InfraError
 from infra.home import Home, fan_key
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline import dead_letters
-from pipeline.agent import Agent, FlushPolicy
+from pipeline.agent import Agent, FlushPolicy, Keeper
 from pipeline.decode import Refused, reasons
 from pipeline.dedupe import DedupeFull
 from pipeline.folds.archive import Archive
@@ -28,17 +29,20 @@ from pipeline.log import Batch, PartitionLog
 from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Cluster, Partition, Recovery
 from pipeline.sink import LONGEST_WAIT, Sink, transient
+from pipeline.telemetry import Telemetry
 from pipeline.transport import BlockApp, BlockConsumer, Delivery
 from pipeline.verdict import NEVER
 from schemas.topics import SOURCES
 
 log = logging.getLogger(__name__)
 
+ARCHIVE = "archive"
+"""The agent that stores the records of every topic; the others follow it."""
 AGENTS: tuple[AgentSpec, ...] = (
-    AgentSpec("archive", SOURCES, lambda settings, topic: Archive(topic)),
+    AgentSpec(ARCHIVE, SOURCES, lambda settings, topic: Archive(topic)),
     AgentSpec("engagement", ("interactions",), lambda settings, topic: Engagement(settings.time_zone)),
 )
-"""Every agent of a worker. ``archive`` also keeps what was refused."""
+"""Every agent of a worker, the archive first: it is closed before those that follow it."""
 
 TICK = 0.1
 """Seconds between looks at what is due."""
@@ -58,12 +62,21 @@ class Worker:
     def __init__(self, settings: Settings, index: int, metrics: Metrics, leave: Callable[[int, str], None]) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._leave = leave
+        # Before anything else may fail: a start is seen even if it comes to nothing.
+        self._telemetry = Telemetry(settings, index, metrics)
+        self._telemetry.start()
+        self._leave = self._telemetry.leaving(leave)
         self._prefix = settings.topic_prefix
-        self._cluster = cluster(settings)
+        try:
+            self._cluster = cluster(settings)
+        except FanpulseError as error:
+            self._telemetry.stop(1 if isinstance(error, InfraError) else error.exit_code)
+            raise
         self._logs: dict[Partition, PartitionLog] = {}
         self._reports: dict[TP, dict[str, int]] = {}
         self._ends: dict[Partition, int] = {}
+        self._appended: dict[Partition, deque[tuple[int, int]]] = {}
+        self._refused_rows: dict[Partition, dict[int, str]] = {}
         self._assignment = 0
         self._restoring = asyncio.Lock()
         self._progress_at = time.monotonic()
@@ -78,14 +91,15 @@ class Worker:
         policy = FlushPolicy(settings.flush_interval, settings.flush_rows)
         self._agents = []
         for spec in AGENTS:
-            keeps = self._send_dead_letters if spec.name == "archive" else None
-            agent = Agent(spec, self._logs, sink, policy, metrics, self._identity, self._report, keeps)
+            keeper = Keeper(self._send_dead_letters, self._set_aside) if spec.name == ARCHIVE else None
+            after = None if keeper else ARCHIVE
+            agent = Agent(spec, self._logs, sink, policy, metrics, self._identity, self._report, keeper, after)
             self._agents.append(agent)
             self.app.agent(self._topic(*spec.topics), name=spec.name, concurrency=1)(self._runner(agent))
         self.app.on_partitions_revoked.connect(cast(Any, self._revoked))
         self.app.on_before_shutdown.connect(cast(Any, self._shutting_down))
         self.app.task(self._watch)
-        self.app.service(_service(Health(settings, index, metrics, self.status), leave))
+        self.app.service(_service(Health(settings, index, metrics, self.status), self._leave))
 
     def _topic(self, *names: str) -> Any:
         return self.app.topic(
@@ -116,6 +130,8 @@ class Worker:
                 for partition_log in logs.values():
                     for agent, offset in partition_log.checkpoints.items():
                         self._set_report(agent, partition_log, offset)
+                    self._set_newest(partition_log, partition_log.verdicts.newest)
+                self._metrics.count("assignments_total", 1)
                 self._metrics.set("recovery_seconds", time.monotonic() - began)
                 log.info("restored %d partitions in %.2f s", len(logs), time.monotonic() - began)
             self._progress_at = time.monotonic()
@@ -127,7 +143,7 @@ class Worker:
         """The logs of partitions, from ClickHouse, waiting for it where it is away."""
         while True:
             try:
-                return await asyncio.to_thread(self._recovery.load, held, earliest, end)
+                return await asyncio.to_thread(self._recovery.load, held, earliest, end, self._refused_rows)
             except Exception as error:
                 if not transient(error):
                     log.exception("cannot restore")
@@ -169,16 +185,33 @@ class Worker:
 
     async def _revoked(self, app: Any, revoked: set[TP], **kwargs: Any) -> None:
         # Faust empties every queue at a rebalance, also those of partitions that stay: all begin anew.
+        self._forget()
+
+    def _forget(self) -> None:
         self._assignment += 1
         self._logs.clear()
         self._reports.clear()
+        self._appended.clear()
+        self._metrics.forget_partitions()
+
+    def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
+        """Reads on from the checkpoints, with records that ClickHouse refuses taken for dead letters: what was judged
+        and folded after them counted them in."""
+        for where, offsets in refused.items():
+            self._refused_rows.setdefault(where, {}).update(offsets)
+            log.warning("%s[%d]: %d records are set aside, for %s", *where, len(offsets), next(iter(offsets.values())))
+        self._forget()
+        cast(BlockConsumer, self.app.consumer).begin_anew()
 
     async def _shutting_down(self, app: Any, **kwargs: Any) -> None:
         try:
-            await asyncio.wait_for(asyncio.gather(*(agent.flush() for agent in self._agents)), 5.0)
+            async with asyncio.timeout(5.0):
+                for agent in self._agents:
+                    await agent.close()
         except (TimeoutError, Exception) as error:
             log.warning("stopped without a last flush (%s); the next start computes it again", type(error).__name__)
         self._stopping.set()
+        await asyncio.to_thread(self._telemetry.stop, int(self.app.crashed))
         # What is left is to take leave of Kafka, which may be away; nothing depends on it.
         end = threading.Timer(FAREWELL, self._leave, (int(self.app.crashed), "Kafka does not take our leave"))
         end.daemon = True
@@ -226,6 +259,9 @@ class Worker:
             total += lag
             self._metrics.set("lag", lag, topic, partition)
             self._metrics.set("dedupe_ids", len(partition_log.verdicts.index), topic, partition)
+            if partition_log.verdicts.newest > NEVER:
+                self._metrics.set("watermark_seconds", partition_log.verdicts.watermark / 1000, topic, partition)
+        self._metrics.set("partitions", len(self._logs))
         return total
 
     def _on_batch(self, partition_log: PartitionLog, batch: Batch, seconds: float) -> None:
@@ -241,6 +277,10 @@ class Worker:
         count("slow_path_total", batch.slow, *where)
         for reason, number in reasons(batch.refused).items():
             count("dead_letters_total", number, *where, reason)
+        if len(batch.rows) or batch.refused:
+            ends = [int(batch.rows["appended"][-1])] if len(batch.rows) else []
+            ends += [record.appended for record in batch.refused[-1:]]
+            self._appended.setdefault(where, deque()).append((batch.next, max(ends)))
         self._guard(batch)
         remembered = sum(len(held.verdicts.index) for held in self._logs.values())
         if remembered > self._settings.dedupe_limit:
@@ -267,11 +307,20 @@ class Worker:
     def _report(self, agent: str, partition_log: PartitionLog, next_offset: int, newest: int) -> None:
         self._progress_at = time.monotonic()
         self._set_report(agent, partition_log, next_offset)
+        self._set_newest(partition_log, newest)
         where = (partition_log.topic, partition_log.partition)
-        if newest > NEVER:
-            self._metrics.set("newest_event_seconds", newest / 1000, *where)
         fold = partition_log.folds[agent]
         self._metrics.set("state_rows", len(fold), agent, *where)
+        stored = self.committable(TP(self._prefix + partition_log.topic, partition_log.partition)) or 0
+        waiting, appended = self._appended.get(where, deque()), None
+        while waiting and waiting[0][0] <= stored:
+            appended = waiting.popleft()[1]
+        if appended is not None:
+            self._metrics.set("delay_seconds", max(time.time() - appended / 1000, 0.0), *where)
+
+    def _set_newest(self, partition_log: PartitionLog, newest: int) -> None:
+        if newest > NEVER:
+            self._metrics.set("newest_event_seconds", newest / 1000, partition_log.topic, partition_log.partition)
 
     def _set_report(self, agent: str, partition_log: PartitionLog, next_offset: int) -> None:
         tp = TP(self._prefix + partition_log.topic, partition_log.partition)

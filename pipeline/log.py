@@ -1,10 +1,11 @@
 """One partition of one topic, for as long as this worker holds it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import polars as pl
 
 from pipeline.block import Block
@@ -12,6 +13,9 @@ from pipeline.decode import Decoder, Refused
 from pipeline.fold import Fold
 from pipeline.transport import Delivery
 from pipeline.verdict import Verdicts
+
+BY_CLICKHOUSE = "clickhouse"
+"""Reason of a dead letter whose record is an event, but whose row ClickHouse does not take."""
 
 
 class Broken(Exception):
@@ -37,8 +41,9 @@ class PartitionLog:
 
     It begins at ``position``, the lowest checkpoint of its agents, with the state that each stored there, and ends
     with the assignment: a rebalance makes new ones from ClickHouse, and what an old one still has under way is
-    ignored. ``on_batch(log, batch, seconds)`` is told of every block decoded, with the CPU seconds
-    that it took.
+    ignored. ``stored`` is the next offset that each agent has not stored yet. ``set_aside`` are offsets of records
+    whose raw row ClickHouse refuses, and why: they are taken for records that are no events.
+    ``on_batch(log, batch, seconds)`` is told of every block decoded, with the CPU seconds that it took.
     """
 
     def __init__(
@@ -50,15 +55,18 @@ class PartitionLog:
         folds: dict[str, Fold],
         checkpoints: dict[str, int],
         position: int,
+        set_aside: Mapping[int, str] | None = None,
         on_batch: Callable[["PartitionLog", Batch, float], None] = lambda log, batch, seconds: None,
     ) -> None:
         self.topic = topic
         self.partition = partition
         self.folds = folds
         self.checkpoints = checkpoints
+        self.stored = dict(checkpoints)
         self.position = position
         self.verdicts = verdicts
         self._decoder = decoder
+        self._set_aside = set_aside or {}
         self._folded = dict.fromkeys(folds, position)
         self._on_batch = on_batch
 
@@ -87,10 +95,21 @@ class PartitionLog:
             )
         start, began = self.position, time.thread_time()
         decoded = self._decoder.decode(block)
-        rows = self.verdicts.judge(decoded.rows)
+        accepted, refused = decoded.rows, decoded.refused
+        if self._set_aside:
+            accepted, refused = self._without(block, accepted, refused)
+        rows = self.verdicts.judge(accepted)
         self.position = block.next
-        batch = Batch(
-            rows, decoded.refused, start, self.position, self.verdicts.newest, decoded.extra_fields, decoded.slow
-        )
+        batch = Batch(rows, refused, start, self.position, self.verdicts.newest, decoded.extra_fields, decoded.slow)
         self._on_batch(self, batch, time.thread_time() - began)
         return batch
+
+    def _without(self, block: Block, rows: pl.DataFrame, refused: list[Refused]) -> tuple[pl.DataFrame, list[Refused]]:
+        """Rows and refused records of a block, the records that were set aside among the refused."""
+        out = rows["offset"].is_in(list(self._set_aside))
+        for offset in rows["offset"].filter(out).to_list():
+            index = int(np.searchsorted(block.offsets, offset))
+            detail = self._set_aside[offset]
+            record = Refused(offset, int(block.appended[index]), BY_CLICKHOUSE, detail, block.values[index])
+            refused = [*refused, record]
+        return rows.filter(~out), sorted(refused, key=lambda record: record.offset)

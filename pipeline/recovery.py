@@ -14,7 +14,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.decode import Decoder, FanHasher
 from pipeline.dedupe import BUCKET_MS, TIME_MIX, DedupeIndex, restore
 from pipeline.fold import Fold
-from pipeline.log import Batch, PartitionLog
+from pipeline.log import BY_CLICKHOUSE, Batch, PartitionLog
 from pipeline.snapshot import SnapshotTable
 from pipeline.verdict import NEVER, Horizon, Verdicts
 
@@ -69,12 +69,17 @@ class Recovery:
         self._horizon = Horizon(settings.allowed_lateness * 1000, settings.late_horizon * 1000)
 
     def load(
-        self, held: set[Partition], earliest: Mapping[Partition, int], end: Mapping[Partition, int]
+        self,
+        held: set[Partition],
+        earliest: Mapping[Partition, int],
+        end: Mapping[Partition, int],
+        set_aside: Mapping[Partition, Mapping[int, str]] | None = None,
     ) -> dict[Partition, PartitionLog]:
         """A log for each partition, as at the lowest checkpoint of its agents.
 
-        ``earliest`` and ``end`` are Kafka's offsets. Raises RefusedToStart where they, the cluster, the topic, or a
-        setting contradict the checkpoints.
+        ``earliest`` and ``end`` are Kafka's offsets. ``set_aside`` are records whose rows ClickHouse refuses, and why,
+        beside those that are dead letters for that already. Raises RefusedToStart where offsets, the cluster, the
+        topic, or a setting contradict the checkpoints.
         """
         client = self._connect()
         try:
@@ -83,7 +88,7 @@ class Recovery:
             logs = {}
             for topic in sorted({topic for topic, _ in held}):
                 here = sorted(partition for name, partition in held if name == topic)
-                logs.update(self._load_topic(client, topic, here, stored, earliest, end))
+                logs.update(self._load_topic(client, topic, here, stored, earliest, end, set_aside or {}))
             return logs
         finally:
             client.close()
@@ -137,6 +142,7 @@ class Recovery:
         stored: Mapping[tuple[str, str, int, int], Checkpoint],
         earliest: Mapping[Partition, int],
         end: Mapping[Partition, int],
+        set_aside: Mapping[Partition, Mapping[int, str]],
     ) -> dict[Partition, PartitionLog]:
         agents = [agent for agent in self._agents if topic in agent.topics]
         folds: dict[int, dict[str, Fold]] = {}
@@ -167,6 +173,7 @@ class Recovery:
             lowest = min(own[partition].values())
             position[partition] = max(lowest, earliest[where])
             newest[partition] = max((c.newest for c in known.values() if c.next_offset == lowest), default=NEVER)
+        refused = self._refused(client, topic, position)
         indices = self._indices(client, topic, position, newest)
         for agent in agents:
             for table in folds[partitions[0]][agent.name].tables:
@@ -183,6 +190,7 @@ class Recovery:
                 folds[partition],
                 own[partition],
                 position[partition],
+                {**refused.get(partition, {}), **set_aside.get((topic, partition), {})},
                 self._on_batch,
             )
             for partition in partitions
@@ -215,6 +223,26 @@ class Recovery:
                 f"{where} begins at offset {earliest}, but agent {held.agent} stopped at {held.next_offset}: the "
                 "records between are beyond Kafka's retention and were never stored; use a new FANPULSE_DATABASE"
             )
+
+    def _refused(self, client: Client, topic: str, position: Mapping[int, int]) -> dict[int, dict[int, str]]:
+        """Offsets of records, still to be read by some agent, that are dead letters because ClickHouse refused their
+        row: no agent may count them now that another would store them."""
+        rows = client.query(
+            "SELECT DISTINCT partition, `offset`, detail FROM dead_letters FINAL WHERE topic = {topic:String} "
+            "AND reason = {reason:String} AND `offset` >= "
+            "transform(partition, {partitions:Array(UInt16)}, {positions:Array(Int64)}, {never:Int64})",
+            parameters={
+                "topic": topic,
+                "reason": BY_CLICKHOUSE,
+                "partitions": list(position),
+                "positions": list(position.values()),
+                "never": (1 << 63) - 1,
+            },
+        ).result_rows
+        found: dict[int, dict[int, str]] = {}
+        for partition, offset, detail in rows:
+            found.setdefault(int(partition), {})[int(offset)] = str(detail)
+        return found
 
     def _indices(
         self, client: Client, topic: str, position: Mapping[int, int], newest: Mapping[int, int]

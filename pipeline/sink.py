@@ -1,7 +1,9 @@
 """Rows into ClickHouse, retried in place while it is away."""
 
+import contextlib
 import logging
 import re
+import secrets
 import threading
 from collections.abc import Callable
 
@@ -17,6 +19,9 @@ log = logging.getLogger(__name__)
 TRANSIENT = frozenset({159, 173, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 285, 286, 319, 394, 425, 439, 999})
 """ClickHouse error codes that a later try may not meet: timeouts, too many queries or parts, memory, disk, threads,
 network, shutting down, replicas or Keeper away."""
+BY_CONTENT = frozenset({6, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 395, 407, 469})
+"""ClickHouse error codes that speak of the rows of an insert: what cannot be parsed or converted, is out of range, or
+violates a constraint of the table."""
 _INSERT = {
     # One insert may span many months (a load of old logs); each becomes its own part.
     "max_partitions_per_insert_block": 0,
@@ -33,8 +38,18 @@ class Stopped(Exception):
     """The worker is stopping: what was not stored will be computed again by its successor."""
 
 
+SAMPLE = 50
+"""Rows tried one by one before the refused ones are searched for."""
+FOUND_AT_ONCE = 1_000
+"""Refused rows that one search finds at most; what is left is found when the others are stored."""
+
+
 class RefusedByClickHouse(Exception):
-    """ClickHouse refuses rows and will refuse them again."""
+    """ClickHouse refuses rows and will refuse them again. ``code`` is ClickHouse's number of the error."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Sink:
@@ -70,6 +85,63 @@ class Sink:
         finally:
             self._inserting.discard(threading.get_ident())
 
+    def refused(self, table: str, rows: pl.DataFrame) -> dict[int, str]:
+        """Which of the rows ClickHouse refuses for what they contain, and why, by index; at most ``FOUND_AT_ONCE``.
+
+        They are tried, and nothing is stored: on an empty table of the same columns and constraints. Raises
+        RefusedByClickHouse if most rows are refused, for then it is the table that is wrong; or Stopped.
+        """
+        probe = f"scratch_{secrets.token_hex(4)}_{table}"
+        with contextlib.closing(self._connect()) as client:
+            client.command(f"CREATE TABLE {probe} AS {table} ENGINE = Null")
+            try:
+                tried = range(0, len(rows), max(1, len(rows) // SAMPLE))
+                sample = [why for index in tried if (why := self._try(probe, rows[index]))]
+                if len(rows) > SAMPLE and len(sample) > len(tried) / 2:
+                    raise RefusedByClickHouse(
+                        f"{table}: ClickHouse refuses {len(sample)} of {len(tried)} rows looked at, so it is the table "
+                        f"that is wrong: {sample[-1]}"
+                    )
+                found: dict[int, str] = {}
+                waiting = [range(len(rows))]
+                while waiting and len(found) < FOUND_AT_ONCE:
+                    span = waiting.pop()
+                    if not (why := self._try(probe, rows[span.start : span.stop])):
+                        continue
+                    if len(span) == 1:
+                        found[span.start] = why
+                    else:
+                        half = (span.start + span.stop) // 2
+                        waiting += [range(half, span.stop), range(span.start, half)]
+                return found
+            finally:
+                client.command(f"DROP TABLE IF EXISTS {probe} SYNC")
+
+    def held(self, table: str, rows: pl.DataFrame) -> set[tuple[int, int]]:
+        """Which (partition, offset) of raw rows the table has already."""
+        with contextlib.closing(self._connect()) as client:
+            found = client.query(
+                "SELECT DISTINCT partition, `offset` FROM {table:Identifier} "
+                "WHERE has({partitions:Array(UInt16)}, partition) AND has({offsets:Array(Int64)}, `offset`)",
+                parameters={
+                    "table": table,
+                    "partitions": rows["partition"].unique().to_list(),
+                    "offsets": rows["offset"].to_list(),
+                },
+            ).result_rows
+        wanted = set(rows.select("partition", "offset").rows())
+        return {(int(partition), int(offset)) for partition, offset in found} & wanted
+
+    def _try(self, probe: str, rows: pl.DataFrame) -> str:
+        """Why the rows are refused for what they contain; empty if they are taken."""
+        try:
+            self.insert(probe, rows)
+        except RefusedByClickHouse as error:
+            if error.code not in BY_CONTENT:
+                raise
+            return _why(str(error))
+        return ""
+
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
         arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
         wait = 0.1
@@ -81,7 +153,7 @@ class Sink:
                 return
             except FAILURES as error:
                 if not transient(error):
-                    raise RefusedByClickHouse(f"{table}: {' '.join(str(error).split())[:600]}") from error
+                    raise RefusedByClickHouse(f"{table}: {_line(error)}", error_code(error)) from error
                 code = error_code(error)
                 reason = f"code {code}" if code else type(error).__name__
             self._on_wait(table, reason)
@@ -103,6 +175,16 @@ def transient(error: BaseException) -> bool:
         return code in TRANSIENT
     # Without a code it was not ClickHouse that answered, but the network, or what stands before it.
     return isinstance(error, FAILURES) and not isinstance(error, ProgrammingError | DataError)
+
+
+def _why(message: str) -> str:
+    """What ClickHouse says of a row, without what differs from try to try."""
+    found = re.search(r"DB::Exception: (.*?)(?: \(version [^)]*\).*)?$", message)
+    return re.sub(r"scratch_[0-9a-f]{8}_| \([0-9a-f-]{36}\)", "", found[1] if found else message)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:600]
 
 
 def error_code(error: BaseException) -> int:

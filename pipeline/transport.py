@@ -215,6 +215,11 @@ class BlockConsumer(Consumer):
         if assignment == self._assignments:
             self._sought.set()
 
+    def begin_anew(self) -> None:
+        """Reads every assigned partition again from where ClickHouse says; what was fetched is without a reader."""
+        self._unsettle()
+        self._seeking = asyncio.ensure_future(self._seek_stored(self._assignments))
+
     async def on_stop(self) -> None:
         if self._seeking is not None:
             self._seeking.cancel()

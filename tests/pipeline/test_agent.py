@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,13 @@ import orjson
 import polars as pl
 import pytest
 
-from pipeline.agent import Agent, FlushPolicy
+from pipeline.agent import Agent, FlushPolicy, Keeper
 from pipeline.block import Block
 from pipeline.decode import Decoder, FanHasher, Refused
 from pipeline.folds.archive import Archive
 from pipeline.log import PartitionLog
 from pipeline.metrics import Metrics
-from pipeline.recovery import AgentSpec
+from pipeline.recovery import AgentSpec, Partition
 from pipeline.sink import RefusedByClickHouse, Stopped
 from pipeline.transport import Delivery
 from pipeline.verdict import Horizon, Verdicts
@@ -28,7 +29,9 @@ SPEC = AgentSpec("archive", ("interactions",), lambda settings, topic: Archive(t
 class Rig:
     """An agent and what it tells others, in order."""
 
-    def __init__(self, rows: int = 1_000_000, own: int = 0) -> None:
+    def __init__(self, rows: int = 1_000_000, own: int = 0, after: str | None = None) -> None:
+        self.unstorable: set[int] = set()
+        self.there: set[tuple[int, int]] = set()
         self.told: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
         self.gate = threading.Event()
@@ -43,7 +46,8 @@ class Rig:
             Metrics(),
             lambda topic: identity,
             lambda agent, log, offset, newest: self.told.append(("report", offset, newest)),
-            self.dead_letters,
+            Keeper(self.dead_letters, self.set_aside) if after is None else None,
+            after,
         )
 
     def log(self, own: int = 0) -> PartitionLog:
@@ -54,10 +58,22 @@ class Rig:
         assert self.gate.wait(10)
         if self.error is not None:
             raise self.error
+        if table != "checkpoints" and self.unstorable & set(rows["offset"].to_list()):
+            raise RefusedByClickHouse(f"{table}: no", 469)
         if table == "checkpoints":
             self.told.append((table, rows["next_offset"].to_list(), rows["partition"].to_list()))
         else:
             self.told.append((table, rows["offset"].to_list()))
+
+    def set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
+        self.told.append(("aside", refused))
+
+    def refused(self, table: str, rows: pl.DataFrame) -> dict[int, str]:
+        offsets = rows["offset"].to_list()
+        return {index: "why" for index, offset in enumerate(offsets) if offset in self.unstorable}
+
+    def held(self, table: str, rows: pl.DataFrame) -> set[tuple[int, int]]:
+        return self.there
 
     async def dead_letters(self, topic: str, partition: int, refused: list[Refused]) -> None:
         self.told.append(("sent", [record.offset for record in refused]))
@@ -231,6 +247,78 @@ def test_a_flush_that_is_stopped_reports_nothing() -> None:
         rig.error = Stopped()
         rig.agent.take(rig.delivery(0, True))
         await rig.agent.flush()
+        return rig
+
+    assert asyncio.run(run()).told == []
+
+
+def test_records_whose_rows_clickhouse_refuses_are_set_aside_without_a_checkpoint() -> None:
+    async def run() -> Rig:
+        rig = Rig()
+        rig.unstorable = {1, 3}
+        rig.agent.take(rig.delivery(0, True, True, True, True))
+        await rig.agent.flush()
+        return rig
+
+    why = "ClickHouse refuses its row: why"
+    assert asyncio.run(run()).told == [("aside", {WHERE: {1: why, 3: why}})]
+
+
+def test_rows_that_clickhouse_took_before_it_began_to_refuse_them_are_left_as_they_are() -> None:
+    async def run() -> Rig:
+        rig = Rig()
+        rig.unstorable = {1}
+        rig.there = {(0, 1)}
+        rig.agent.take(rig.delivery(0, True, True, True))
+        await rig.agent.flush()
+        return rig
+
+    told = asyncio.run(run()).told
+    assert told == [("raw_interactions", [0, 2]), ("checkpoints", [3], [0]), ("report", 3, NOW + 2)]
+
+
+def test_records_of_an_assignment_that_has_ended_are_not_set_aside() -> None:
+    async def run() -> Rig:
+        rig = Rig()
+        rig.unstorable = {0}
+        rig.gate.clear()
+        rig.agent.take(rig.delivery(0, True))
+        rig.agent.tick(100.0)
+        rig.logs.clear()
+        rig.gate.set()
+        await rig.agent.flush()
+        return rig
+
+    assert asyncio.run(run()).told == []
+
+
+def test_an_agent_that_follows_another_stores_nothing_before_it() -> None:
+    async def run() -> None:
+        rig = Rig(after="keeper")
+        rig.logs[WHERE].stored["keeper"] = 1
+        rig.agent.take(rig.delivery(0, True, True))
+        rig.agent.tick(100.0)
+        await asyncio.sleep(0.1)
+        assert rig.told == []
+        rig.logs[WHERE].stored["keeper"] = 2
+        await rig.agent.flush()
+        assert [told[0] for told in rig.told] == ["raw_interactions", "checkpoints", "report"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ["revoked", "closed"])
+def test_what_may_never_be_stored_is_dropped(end: str) -> None:
+    async def run() -> Rig:
+        rig = Rig(after="keeper")
+        rig.logs[WHERE].stored["keeper"] = 1
+        rig.agent.take(rig.delivery(0, True, True))
+        rig.agent.tick(100.0)
+        if end == "revoked":
+            rig.logs.clear()
+            await rig.agent.flush()
+        else:
+            await rig.agent.close()
         return rig
 
     assert asyncio.run(run()).told == []

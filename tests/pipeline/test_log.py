@@ -21,11 +21,21 @@ def record(number: int) -> bytes:
     return orjson.dumps({**made, "creator_id": "c", "kind": "profile_visit"})
 
 
-def log(told: list[Any], checkpoints: dict[str, int], position: int) -> PartitionLog:
+def log(
+    told: list[Any], checkpoints: dict[str, int], position: int, set_aside: dict[int, str] | None = None
+) -> PartitionLog:
     folds = {name: Archive("interactions") for name in checkpoints}
     decoder, verdicts = Decoder("interactions", FanHasher(b"key")), Verdicts(Horizon(0, 3_600_000))
     return PartitionLog(
-        "interactions", 0, decoder, verdicts, folds, checkpoints, position, lambda *heard: told.append(heard[1])
+        "interactions",
+        0,
+        decoder,
+        verdicts,
+        folds,
+        checkpoints,
+        position,
+        set_aside,
+        lambda *heard: told.append(heard[1]),
     )
 
 
@@ -77,3 +87,15 @@ def test_an_agent_that_missed_a_batch_is_stopped() -> None:
     own.share("a", second)
     with pytest.raises(Broken, match="agent b is at 0, its next batch begins at 3"):
         own.share("b", second)
+
+
+def test_a_record_set_aside_is_refused_and_leaves_no_trace_in_verdicts() -> None:
+    """Neither the newest event time nor the ids seen know of it: it may be sent again."""
+    values: list[bytes | None] = [record(0), b"no", record(2 * 3_600_000), record(1), record(2 * 3_600_000)]
+    own = log([], {"a": 0}, 0, {2: "why", 99: "elsewhere"})
+    batch = own.read(delivery(own, 0, 5, values))
+    assert [(refused.offset, refused.reason) for refused in batch.refused] == [(1, "broken_json"), (2, "clickhouse")]
+    assert (batch.refused[1].detail, batch.refused[1].value) == ("why", values[2])
+    assert batch.rows["offset"].to_list() == [0, 3, 4]
+    assert batch.rows["late"].to_list() == [0, 0, 0]
+    assert batch.rows["duplicate"].to_list() == [0, 0, 0]

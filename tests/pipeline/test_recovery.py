@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ from rig import DAY, MINUTE, ask, database, event, verified
 from infra.connect import clickhouse_client
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
-from pipeline.agent import Agent, FlushPolicy
+from pipeline.agent import Agent, FlushPolicy, Keeper
 from pipeline.app import AGENTS
 from pipeline.block import Block
 from pipeline.checkpoint import Checkpoint
@@ -94,7 +94,7 @@ class Worker:
                 Metrics(),
                 lambda topic: ("topic", "cluster", parameters),
                 self._report,
-                self._dead_letters if spec.name == "archive" else None,
+                Keeper(self._dead_letters, self._set_aside) if spec.name == "archive" else None,
             )
             for spec in AGENTS
         ]
@@ -112,6 +112,9 @@ class Worker:
 
     def _report(self, agent: str, partition_log: PartitionLog, next_offset: int, newest: int) -> None:
         self.reported[agent] = next_offset
+
+    def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
+        raise AssertionError(refused)
 
     async def _dead_letters(self, topic: str, partition: int, refused: list[Refused]) -> None:
         pass
