@@ -5,7 +5,7 @@ STAMP := .venv/.fanpulse
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench chaos lock clean
+.PHONY: help venv demo test check bench chaos soak lock clean
 
 help:
 	@echo 'make demo [ARGS="--fans 5000"]   everything: environment, stack, history, live figures'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check                       ruff and mypy'
 	@echo 'make bench                       events per second of one worker'
 	@echo 'make chaos [ARGS="--quick"]       faults under load: is anything lost, doubled or wrong?'
+	@echo 'make soak [ARGS="--minutes 30"]   the real commands under a steady load: does anything grow?'
 	@echo 'make lock                        requirements.lock anew from requirements*.in (keeps pins that still fit)'
 	@echo 'make clean                       remove .venv and caches; data in FANPULSE_HOME stay'
 
@@ -45,6 +46,9 @@ bench: venv
 
 chaos: venv
 	$(BIN)/python -m chaos $(ARGS)
+
+soak: venv
+	$(BIN)/python -m chaos.soak $(ARGS)
 
 lock: venv
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL -u UV_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv pip compile -q \
