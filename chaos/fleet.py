@@ -290,9 +290,10 @@ class Recoveries:
         self._stopping.set()
         self._thread.join()
 
-    def begin(self, into: list[float]) -> None:
-        """A fault has just happened; its seconds are appended to ``into``."""
-        began = time.monotonic()
+    def begin(self, into: list[float], began: float | None = None) -> None:
+        """A fault has just happened, or (``began``, monotonic seconds) has just ended; its seconds are appended to
+        ``into``."""
+        began = time.monotonic() if began is None else began
         try:
             at = stored(self._settings)
         except AWAY:

@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Self, TypeVar
@@ -81,6 +81,12 @@ class Scene:
         """Folder of the workers' logs."""
         return self.folder / "logs"
 
+    @property
+    def rate(self) -> float:
+        """Records a second under which faults are injected: a part of what a worker holds, so that there is time to
+        fail."""
+        return self.pick(1000.0, 3000.0)
+
     def pick(self, quick: _T, full: _T) -> _T:
         """What is for a quick or a full run."""
         return quick if self.quick else full
@@ -99,18 +105,13 @@ class Scene:
         feed.stop()
         feed.join()
 
-    @contextlib.contextmanager
-    def injected(self, fault: str) -> Iterator[None]:
-        """Counts a fault that the body injects, and takes the time from its end until all partitions have moved on."""
-        yield
-        self.hit(fault)
-
-    def hit(self, fault: str) -> None:
-        """A fault has just been injected."""
+    def hit(self, fault: str, began: float | None = None) -> None:
+        """Counts a fault that has just been injected, and takes the time from now (or ``began``, monotonic seconds)
+        until every partition has moved on from where it is now."""
         self.say(fault)
         own = self.outcome.fault(fault)
         own.times += 1
-        self.recoveries.begin(own.recoveries)
+        self.recoveries.begin(own.recoveries, began)
 
     def recovered(self, *fleets: Fleet) -> None:
         """Waits until every partition has moved on since each fault so far."""

@@ -6,6 +6,7 @@ named point it writes a line to ``--mark`` and kills itself with SIGKILL: nothin
 
 import argparse
 import ctypes
+import dataclasses
 import inspect
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import app, worker
-from pipeline.agent import Agent
+from pipeline.agent import Agent, Keeper
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.transport import BlockApp, BlockConsumer
@@ -112,19 +113,23 @@ def _agent(fate: Fate) -> type[Agent]:
     class DyingAgent(Agent):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             given = inspect.signature(Agent.__init__).bind(self, *args, **kwargs)
+            given.apply_defaults()
             report: Callable[..., Any] = given.arguments["report"]
-            letters = given.arguments["dead_letters"]
+            keeper: Keeper | None = given.arguments["keeper"]
 
             def dying_report(*args: Any) -> None:
                 report(*args)
                 fate.reach("report")
 
-            async def dying_letters(*args: Any) -> None:
-                await letters(*args)
-                fate.reach("letters")
-
             given.arguments["report"] = dying_report
-            given.arguments["dead_letters"] = letters and dying_letters
+            if keeper is not None:
+                letters = keeper.dead_letters
+
+                async def dying_letters(*args: Any) -> None:
+                    await letters(*args)
+                    fate.reach("letters")
+
+                given.arguments["keeper"] = dataclasses.replace(keeper, dead_letters=dying_letters)
             super().__init__(*given.args[1:], **given.kwargs)
 
         def take(self, *args: Any) -> None:
