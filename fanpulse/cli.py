@@ -14,7 +14,7 @@ from infra.errors import FanpulseError
 
 
 class Command(NamedTuple):
-    """A subcommand: the function ``module.function`` is its code, its docstring its help."""
+    """A subcommand: ``module.function`` is its code, its docstring its help; a ``Typer`` is a group of subcommands."""
 
     module: str
     function: str
@@ -33,6 +33,9 @@ COMMANDS: dict[str, Command] = {
     "load": Command("fanpulse.load", "load", "Send a file of your own events into the pipeline."),
     "verify": Command("fanpulse.verify", "verify", "Compare every figure with its definition in SQL."),
     "repair": Command("fanpulse.repair", "repair", "Take late events into the figures of their days."),
+    "dead-letters": Command(
+        "fanpulse.dead_letters", "dead_letters", "Look at refused records, mend them, and send them again."
+    ),
     "generate": Command(
         "fanpulse.generate", "generate", "Make events of a world of creators and fans: history, then live."
     ),
@@ -92,7 +95,10 @@ def _application(arguments: list[str]) -> Callable[..., Any]:
     for name, command in COMMANDS.items():
         if name == called:
             function = getattr(importlib.import_module(command.module), command.function)
-            app.command(name)(function)
+            if isinstance(function, typer.Typer):
+                app.add_typer(function, name=name)
+            else:
+                app.command(name)(function)
         else:
             app.command(name, help=command.summary)(_not_called)
     return app

@@ -20,9 +20,11 @@ def anchors(page: Path) -> set[str]:
 
 
 def options(command: str) -> set[str]:
-    """Options of a subcommand."""
+    """Options of a subcommand, and of those below it."""
     group = typer.main.get_command(_application([command]))
-    own = {name for each in group.commands[command].params for name in [*each.opts, *each.secondary_opts]}
+    top = group.commands[command]
+    parts = [top, *getattr(top, "commands", {}).values()]
+    own = {name for part in parts for each in part.params for name in [*each.opts, *each.secondary_opts]}
     return own | {"--home", "--help", "-h"}
 
 
@@ -62,7 +64,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     shown = "\n".join(re.findall(r"`([^`\n]+)`", prose(page)) + blocks(page, "sh"))
     for line in re.sub(r"'[^']*'|\"[^\"]*\"", "''", shown).splitlines():
-        for command, rest in re.findall(r"\bfanpulse ([a-z]+)\b([^;&|#]*)", line):
+        for command, rest in re.findall(r"\bfanpulse ([a-z]+(?:-[a-z]+)*)\b([^;&|#]*)", line):
             if command in COMMANDS:
                 for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
                     assert option in options(command), line
@@ -74,5 +76,5 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 
 def test_the_table_of_commands_is_whole() -> None:
-    table = re.findall(r"^\| `fanpulse (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    table = re.findall(r"^\| `fanpulse ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(table) == sorted(COMMANDS)
