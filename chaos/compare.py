@@ -123,13 +123,16 @@ def compare(
         FanpulseError: the database has a table or view that is neither compared nor named in ``NOT_COMPARED``.
         InfraError: Kafka or ClickHouse does not answer.
     """
-    with contextlib.closing(clickhouse_client(settings, timeout=600)) as client:
+    with (
+        contextlib.closing(clickhouse_client(settings, timeout=600)) as client,
+        contextlib.closing(_consumer(settings)) as consumer,
+    ):
         _require_known(client, settings)
         run = _Run(settings, truth, client, repaired, refused)
-        results = [_kafka(settings, truth, topic) for topic in SOURCES]
+        results = [_kafka(consumer, settings, truth, topic) for topic in SOURCES]
         for topic in SOURCES:
             results += run.raw(topic)
-        results += [run.dead_letters(), run.dead_letter_topic(), run.checkpoints()]
+        results += [run.dead_letters(), run.dead_letter_topic(consumer), run.checkpoints()]
         results += [run.snapshot(table) for table in SNAPSHOTS]
         results += [run.viewers("minute"), run.viewers("hour")]
         results += run.rolling()
@@ -356,11 +359,11 @@ class _Run:
             tally.lose(f"{topic}[{partition}] offset {offset}")
         return tally
 
-    def dead_letter_topic(self) -> _Tally:
+    def dead_letter_topic(self, consumer: KafkaConsumer) -> _Tally:
         """The Kafka topic of refused records: each at least once, again only with the same bytes."""
         tally = _Tally("kafka_dead_letters", len(self._letters))
         missing = set(self._letters)
-        for record in _topic(self._settings, "dead_letters", 0):
+        for record in _log(consumer, self._settings.topic_prefix + "dead_letters", 0):
             key = (record.key or b"").decode(errors="replace")
             topic, _, place = key.partition(":")
             partition, _, offset = place.partition(":")
@@ -605,32 +608,34 @@ def _letter(judged: Judged) -> _Letter:
     )
 
 
-def _topic(settings: Settings, topic: str, partition: int) -> Iterator[Any]:
-    """Every record of a partition, as a plain consumer reads them."""
-    here = TopicPartition(settings.topic_prefix + topic, partition)
-    consumer = KafkaConsumer(
+def _consumer(settings: Settings) -> KafkaConsumer:
+    return KafkaConsumer(
         **kafka_options(settings), enable_auto_commit=False, auto_offset_reset="none", max_poll_records=20_000
     )
-    with contextlib.closing(consumer):
-        consumer.assign([here])
-        end = consumer.end_offsets([here])[here]
-        consumer.seek(here, 0)
-        at, quiet = 0, time.monotonic()
-        while at < end:
-            for record in consumer.poll(1000).get(here, ()):
-                at, quiet = record.offset + 1, time.monotonic()
-                yield record
-            if time.monotonic() - quiet > 60:
-                raise FanpulseError(f"Kafka does not give {here.topic}[{partition}] beyond offset {at} of {end}", 1)
 
 
-def _kafka(settings: Settings, truth: TruthLog, topic: str) -> _Tally:
+def _log(consumer: KafkaConsumer, topic: str, partition: int) -> Iterator[Any]:
+    """Every record of a partition, as a plain consumer reads them."""
+    here = TopicPartition(topic, partition)
+    consumer.assign([here])
+    end = consumer.end_offsets([here])[here]
+    consumer.seek(here, 0)
+    at, quiet = 0, time.monotonic()
+    while at < end:
+        for record in consumer.poll(1000).get(here, ()):
+            at, quiet = record.offset + 1, time.monotonic()
+            yield record
+        if time.monotonic() - quiet > 60:
+            raise FanpulseError(f"Kafka does not give {topic}[{partition}] beyond offset {at} of {end}", 1)
+
+
+def _kafka(consumer: KafkaConsumer, settings: Settings, truth: TruthLog, topic: str) -> _Tally:
     """A source topic: what a plain consumer reads is what the sender says. ``rows`` are those sent."""
     tally = _Tally(f"kafka_{topic}")
     wanted = {partition for name, partition in truth.partitions() if name == topic}
     for partition in range(settings.partitions):
         sent = truth.partition(topic, partition) if partition in wanted else iter(())
-        for record in _topic(settings, topic, partition):
+        for record in _log(consumer, settings.topic_prefix + topic, partition):
             own = next(sent, None)
             where = f"[{partition}] offset {record.offset}"
             if own is None:

@@ -1,45 +1,54 @@
-"""Load with a ground truth: a made-up world sent to Kafka, each record written down as the broker took it."""
+"""Load with a ground truth: records go to Kafka, and each is written down as the broker took it."""
 
-import heapq
+import contextlib
+import re
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaProducer
-from pydantic import BaseModel, ConfigDict, Field
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
+from chaos.records import AHEAD_MS, Additions, Mix, Record, world_records
 from chaos.truth import Sent, TruthLog
-from generators.config import WorldConfig
-from generators.weather import LABELS
-from generators.world import EVENTS_A_FAN_AND_DAY, World
-from infra.connect import kafka_producer
+from infra.connect import kafka_options, kafka_producer
 from infra.settings import Settings
 
-HOUR_MS = 3_600_000
-_WAITING = 20_000
+__all__ = ["Feed", "Mix"]
+
+_WAITING = 30_000
 """Records that may be on their way at one time."""
+_PATIENCE_S = 900.0
+"""How long Kafka may be away before the feed asks the log itself what it took."""
+_TIME = re.compile(rb'"event_time":\s*(\d+)')
+_SOUND = ("event", "late", "duplicate")
 
 
-class Mix(BaseModel):
-    """What a feed is made of: shares of its records (0 to 1), what stays idle, and the hours of event time it spans."""
+class BrokenFeed(Exception):
+    """Kafka holds a record that this feed did not send: the topics are not its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    duplicates: float = Field(0.05, ge=0, le=1)
-    late: float = Field(0.05, ge=0, le=1)
-    malformed: float = Field(0.02, ge=0, le=1)
-    edge: float = Field(0.01, ge=0, le=1)
-    idle_topics: frozenset[str] = frozenset()
-    idle_partitions: frozenset[int] = frozenset()
-    hours: float = Field(6, gt=0, le=24 * 30)
+@dataclass
+class _Newest:
+    """Newest event time of a topic and partition, UTC ms: of what was sent, and of what was acknowledged. Both are the
+    same until an event was ahead of the clock: how far that raises it depends on when the broker took it."""
+
+    sent: int = 0
+    taken: int = 0
+    ahead: bool = False
 
 
 class Feed:
     """Sends ``events`` records, all labels together, in a thread of its own.
 
-    ``rate``: records a second; None: as fast as it goes.
+    ``rate``: records a second; None: as fast as it goes. The topics must have no other sender, and no record yet that
+    is not in ``truth``.
+
+    A record without an answer (Kafka was away longer than 15 minutes) is looked up in the log: found, it is in the
+    truth; not found, it is sent again.
     """
 
     def __init__(
@@ -58,7 +67,15 @@ class Feed:
         self._mix = mix
         self._seed = seed
         self._sent = 0
-        self._waiting: deque[tuple[Any, str, int, bytes, bytes | None, str]] = deque()
+        self._begun = 0
+        self._asked = 0
+        self._producer: KafkaProducer | None = None
+        self._waiting: deque[tuple[Any, Record, int]] = deque()
+        self._names: dict[str, str] = {}
+        self._newest: dict[tuple[str, int], _Newest] = defaultdict(_Newest)
+        self._ends: dict[tuple[str, int], int] = defaultdict(int)
+        for topic, partition in truth.partitions():
+            self._ends[topic, partition] = sum(1 for _ in truth.partition(topic, partition))
         self._running = threading.Event()
         self._running.set()
         self._stopping = threading.Event()
@@ -100,72 +117,169 @@ class Feed:
 
     def _run(self) -> None:
         try:
-            producer = kafka_producer(self._settings, delivery_timeout_ms=900_000, linger_ms=10)
+            self._producer = self._connect()
             try:
-                self._send(producer)
+                for record in self._records():
+                    self._send(record)
+                self._settle(0)
             finally:
-                producer.close(timeout=30)
+                self._producer.close(timeout=10)
         except BaseException as error:
             self._failure = error
 
-    def _send(self, producer: KafkaProducer) -> None:
-        began = time.monotonic()
-        prefix = self._settings.topic_prefix
-        for number, (topic, partition, key, value, label) in enumerate(self._records()):
-            if number >= self._events or self._stopping.is_set():
-                break
-            if not self._running.is_set():
-                self._settle(0)
-                self._running.wait()
-                began = time.monotonic() - number / (self._rate or 1)
-            if self._rate is not None and number % 50 == 0:
-                self._stopping.wait(max(0.0, began + number / self._rate - time.monotonic()))
-            future = producer.send(prefix + topic, value=value, key=key, partition=partition)
-            self._waiting.append((future, topic, partition, key, value, label))
-            if number % 1000 == 0:
-                self._settle(_WAITING)
-        producer.flush(timeout=900)
+    def _connect(self) -> KafkaProducer:
+        return kafka_producer(
+            self._settings,
+            batch_size=1024 * 1024,
+            linger_ms=50,
+            delivery_timeout_ms=int(_PATIENCE_S * 1000),
+            max_block_ms=int(_PATIENCE_S * 1000),
+        )
+
+    def _records(self) -> Iterator[Record]:
+        """Records in the order sent, at the rate asked for, until there are enough."""
+        mix = self._mix
+        additions = Additions(self._settings, mix, self._seed, self._newest_of)
+        began, number = time.monotonic(), 0
+        for record in world_records(self._settings, self._events, mix, self._seed):
+            for each in (record, *additions.after(record)):
+                if number >= self._events:
+                    return
+                if self._rate is not None and number % 20 == 0:
+                    self._stopping.wait(max(0.0, began + number / self._rate - time.monotonic()))
+                if not self._running.is_set():
+                    paused = time.monotonic()
+                    self._settle(0)
+                    self._running.wait()
+                    began += time.monotonic() - paused
+                if self._stopping.is_set():
+                    return
+                yield each
+                number += 1
+
+    def _newest_of(self, topic: str, partition: int) -> int | None:
+        """Newest event time of a topic and partition as whoever reads it has it; None: not known. Where it depends on
+        when Kafka took a record, all answers are awaited; that is slow, so it is done one time in ten."""
+        newest = self._newest[topic, partition]
+        if not newest.ahead:
+            return newest.sent or None
+        self._asked += 1
+        if self._asked % 10:
+            return None
         self._settle(0)
+        return newest.taken or None
+
+    def _send(self, record: Record) -> None:
+        topic, partition, key, value, label = record
+        at = 0
+        if label in _SOUND and value is not None:
+            # Of two equal fields the last counts.
+            at, newest = int(_TIME.findall(value)[-1]), self._newest[topic, partition]
+            if at > newest.sent:
+                newest.sent = at
+                newest.ahead = newest.ahead or at > time.time() * 1000
+        name = self._names.get(topic) or self._names.setdefault(topic, self._settings.topic_prefix + topic)
+        try:
+            assert self._producer is not None
+            future = self._producer.send(name, value, key, None, partition)
+        except KafkaError:
+            # It is not on its way; what Kafka has is asked as of those without an answer.
+            future = None
+        self._waiting.append((future, record, at))
+        self._begun += 1
+        if future is None or self._begun % 2000 == 0:
+            self._settle(_WAITING)
 
     def _settle(self, leave: int) -> None:
-        found = []
-        while self._waiting and (len(self._waiting) > leave or self._waiting[0][0].is_done):
-            future, topic, partition, key, value, label = self._waiting.popleft()
-            done = future.get(timeout=900)
-            found.append(Sent(topic, partition, done.offset, done.timestamp, key, value, label))
-        self._truth.append(found)
-        self._sent += len(found)
+        """Writes down what Kafka has answered, and waits until no more than ``leave`` have no answer."""
+        waiting = self._waiting
+        if leave == 0 and waiting and self._producer is not None:
+            # Only hurries: whether each was taken is asked below.
+            with contextlib.suppress(KafkaError):
+                self._producer.flush(timeout=_PATIENCE_S)
+        taken: list[Sent] = []
+        while waiting and (len(waiting) > leave or waiting[0][0] is None or waiting[0][0].is_done):
+            future, record, at = waiting[0]
+            answer = _answer(future)
+            if answer is None:
+                self._note(taken)
+                self._look_up()
+                return
+            waiting.popleft()
+            taken.append(self._taken(record, at, answer.offset, answer.timestamp))
+        self._note(taken)
 
-    def _records(self) -> Iterator[tuple[str, int, bytes, bytes | None, str]]:
-        """Records in the order in which they are sent."""
-        mix = self._mix
-        end = int(time.time() * 1000)
-        start = end - int(mix.hours * HOUR_MS)
-        fans = max(50, self._events // 40)
-        config = WorldConfig(
-            seed=self._seed,
-            fans=fans,
-            partitions=self._settings.partitions,
-            time_zone=self._settings.time_zone,
-            start_ms=start,
-            rate_factor=1.1 * self._events / (fans * EVENTS_A_FAN_AND_DAY * mix.hours / 24),
-            duplicates=mix.duplicates,
-            late=mix.late,
-            malformed=mix.malformed,
-        )
-        world = World(config)
-        partitions = [p for p in range(config.partitions) if p not in mix.idle_partitions]
-        step = max(1000, (end - start) // 200)
-        at = start
-        while True:
-            runs = []
-            for partition in partitions:
-                for topic, records in world.records(partition, at, at + step).items():
-                    if topic not in mix.idle_topics:
-                        rows = zip(
-                            records.sent_ms.tolist(), records.keys, records.values, records.labels.tolist(), strict=True
-                        )
-                        runs.append([(ms, topic, partition, *row) for ms, *row in rows])
-            for _, topic, partition, key, value, label in heapq.merge(*runs, key=lambda row: row[0]):
-                yield topic, partition, key, value, LABELS[label]
-            at += step
+    def _taken(self, record: Record, at: int, offset: int, appended: int) -> Sent:
+        """A record that Kafka has; ``at`` is its event time, 0 if it has none that counts."""
+        topic, partition, key, value, label = record
+        newest = self._newest[topic, partition]
+        newest.taken = max(newest.taken, min(at, appended + AHEAD_MS))
+        self._ends[topic, partition] = max(self._ends[topic, partition], offset + 1)
+        return Sent(topic, partition, offset, appended, key, value, label)
+
+    def _note(self, taken: list[Sent]) -> None:
+        self._truth.append(taken)
+        self._sent += len(taken)
+
+    def _look_up(self) -> None:
+        """Finds in the log what was sent without an answer, and sends again what is not there."""
+        assert self._producer is not None
+        # Nothing of the old producer's may arrive once the log is read: what can be answered is, the rest is cut off.
+        with contextlib.suppress(KafkaError):
+            self._producer.flush(timeout=30)
+        self._producer.close(timeout=0)
+        begin = dict(self._ends)
+        pending: dict[tuple[str, int], list[tuple[Record, int]]] = defaultdict(list)
+        answered = []
+        for future, record, at in self._waiting:
+            answer = _answer(future) if future is not None and future.is_done else None
+            if answer is None:
+                pending[record.topic, record.partition].append((record, at))
+            else:
+                answered.append(self._taken(record, at, answer.offset, answer.timestamp))
+        self._waiting.clear()
+        known = {(sent.topic, sent.partition, sent.offset) for sent in answered}
+        self._note(answered)
+        for (topic, partition), records in pending.items():
+            found = []
+            for place in self._log(topic, partition, begin.get((topic, partition), 0)):
+                if (topic, partition, place.offset) in known:
+                    continue
+                same = next((r for r in records if (r[0].key, r[0].value) == (place.key, place.value)), None)
+                if same is None:
+                    raise BrokenFeed(f"{topic}[{partition}] offset {place.offset}: this feed did not send it")
+                records.remove(same)
+                found.append(self._taken(*same, place.offset, place.timestamp))
+            self._note(found)
+        self._producer = self._connect()
+        for records in pending.values():
+            for record, _ in records:
+                self._send(record)
+
+    def _log(self, topic: str, partition: int, begin: int) -> Iterator[Any]:
+        """What a partition holds from an offset on."""
+        here = TopicPartition(self._settings.topic_prefix + topic, partition)
+        consumer = KafkaConsumer(**kafka_options(self._settings), enable_auto_commit=False, auto_offset_reset="none")
+        with contextlib.closing(consumer):
+            consumer.assign([here])
+            end = consumer.end_offsets([here])[here]
+            consumer.seek(here, begin)
+            at = begin
+            while at < end:
+                for record in consumer.poll(1000).get(here, ()):
+                    at = record.offset + 1
+                    yield record
+
+
+def _answer(future: Any) -> Any:
+    """Kafka's word on a record: its metadata; None where there is none that tells its place."""
+    if future is None:
+        return None
+    if not future.is_done:
+        try:
+            future.get(timeout=_PATIENCE_S)
+        except KafkaError:
+            return None
+    if future.exception is not None or future.value.offset < 0:
+        return None
+    return future.value

@@ -47,10 +47,11 @@ REASONS: dict[str, frozenset[str]] = {
         "empty_id": "empty",
         "control_character": "bad_characters",
         "null_id": "wrong_type",
-        "string_amount": "wrong_type",
+        "string_time": "wrong_type",
     }.items()
 }
-"""Reasons with which a record may be refused, by the name of its damage."""
+"""Reasons with which a record may be refused, by the name of its damage. A label ``refused:REASON`` is that of an
+example in schemas/examples/refused, which is refused with that reason."""
 REFUSED_BY_CLICKHOUSE = frozenset({"clickhouse"})
 """The reason where ClickHouse itself does not take the row."""
 
@@ -220,7 +221,7 @@ class Judge:
     def judge(self, sent: Sent) -> Judged:
         """The next record. Raises KeyError for a label that nobody knows."""
         if sent.label not in ACCEPTED:
-            return Judged(sent, None, reasons=REASONS[sent.label])
+            return Judged(sent, None, reasons=_reasons(sent.label))
         if self._refused(sent):
             return Judged(sent, None, reasons=REFUSED_BY_CLICKHOUSE)
         assert sent.value is not None
@@ -238,6 +239,11 @@ class Judge:
             return Judged(sent, event, True, self._repaired and before is not None, self._repaired)
         self._seen[identity] = True
         return Judged(sent, event, duplicate=before is True)
+
+
+def _reasons(label: str) -> frozenset[str]:
+    example, _, reason = label.partition(":")
+    return frozenset({reason}) if example == "refused" else REASONS[label]
 
 
 _Plan = tuple[tuple[str, bool], ...]

@@ -1,0 +1,357 @@
+"""The records that a feed sends: a made-up world in bad weather, and what a world does not do by itself."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from random import Random
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from generators.config import WorldConfig
+from generators.weather import LABELS
+from generators.world import World
+from infra.settings import Settings
+from schemas.topics import SOURCES
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+LARGEST = 65_536
+"""Bytes of the largest record that the contract takes."""
+AHEAD_MS = 300_000
+"""An event raises the newest event time at most so far beyond its append time, ms."""
+
+_SHUFFLE_MS = 20_000
+_KEPT = 300
+_PROBE_FANS = 2_000
+_MARGIN = 1.05
+
+
+class Mix(BaseModel):
+    """What a feed is made of.
+
+    ``duplicates``, ``late``, ``malformed``: shares (0 to 1) of its events sent twice, sent late, and of broken
+    records added. ``edge``: share of events added at the edges of the rules: exactly at the late horizon, one
+    millisecond within and beyond it; ahead of the clock; ids that are nearly another's; every kind of event; odd
+    spelling. ``idle_topics``, ``idle_partitions``: get no record. ``hours``: event time that the run spans, up to now.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    duplicates: float = Field(0.05, ge=0, le=1)
+    late: float = Field(0.05, ge=0, le=1)
+    malformed: float = Field(0.02, ge=0, le=1)
+    edge: float = Field(0.01, ge=0, le=1)
+    idle_topics: frozenset[str] = frozenset()
+    idle_partitions: frozenset[int] = frozenset()
+    hours: float = Field(6, gt=0, le=24 * 30)
+
+
+class Record(NamedTuple):
+    """One record to send, and what it is (``truth.Sent.label``)."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes | None
+    label: str
+
+
+def world_records(
+    settings: Settings, events: int, mix: Mix, seed: int, clock: Callable[[], int] = lambda: int(time.time() * 1000)
+) -> Iterator[Record]:
+    """Records of a world in the order sent, without end: about ``events`` until now, UTC ms of ``clock``. They are out
+    of order by up to 20 seconds, within and across topics."""
+    end = clock()
+    start = end - int(mix.hours * HOUR_MS)
+    rng = Random(seed)
+    fans = max(50, events // 40)
+    config = WorldConfig(
+        seed=seed,
+        fans=fans,
+        partitions=settings.partitions,
+        time_zone=settings.time_zone,
+        start_ms=start,
+        duplicates=mix.duplicates,
+        late=mix.late,
+        malformed=mix.malformed,
+    )
+    busy = [partition for partition in range(config.partitions) if partition not in mix.idle_partitions]
+    # How many events an hour brings depends on the hour: a calm world of other fans tells.
+    probe = World(WorldConfig(seed=seed, fans=_PROBE_FANS, partitions=1, time_zone=settings.time_zone, start_ms=start))
+    found = probe.events(0, start, end)
+    usual = sum(len(found[topic]) for topic in SOURCES if topic not in mix.idle_topics)
+    usual_here = max(1, usual) * (1 + mix.duplicates + mix.malformed) * fans / _PROBE_FANS
+    factor = _MARGIN * events / (usual_here * max(1, len(busy)) / config.partitions)
+    world = World(config.model_copy(update={"rate_factor": factor}))
+    step = max(_SHUFFLE_MS, (end - start) // 200)
+    at = start
+    while True:
+        due = []
+        for partition in busy:
+            for topic, records in world.records(partition, at, at + step).items():
+                if topic in mix.idle_topics:
+                    continue
+                times = records.sent_ms.tolist()
+                labels = records.labels.tolist()
+                for ms, key, value, label in zip(times, records.keys, records.values, labels, strict=True):
+                    due.append((ms + rng.random() * _SHUFFLE_MS, Record(topic, partition, key, value, LABELS[label])))
+        due.sort(key=lambda row: row[0])
+        for _, record in due:
+            yield record
+        at += step
+
+
+class Additions:
+    """What is added to the world: asked after each record, gives none or some more.
+
+    Args:
+        settings: horizons, partitions, topics.
+        mix: shares.
+        seed: of the choices.
+        newest: newest event time of a topic and partition as its reader has it, UTC ms; None where it is not known.
+        clock: wall clock, UTC ms.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        mix: Mix,
+        seed: int,
+        newest: Callable[[str, int], int | None],
+        clock: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> None:
+        self._mix = mix
+        self._newest = newest
+        self._clock = clock
+        self._rng = Random(seed + 1)
+        self._behind = (settings.allowed_lateness + settings.late_horizon) * 1000
+        self._topics = [topic for topic in SOURCES if topic not in mix.idle_topics]
+        self._kept: dict[tuple[str, int], deque[Record]] = {}
+        self._keys: dict[int, deque[bytes]] = {}
+        self._ancient: deque[Record] = deque(maxlen=_KEPT)
+        self._number = 0
+        self._tag = f"x{seed}-{self._clock():x}-"
+        self._edges: tuple[Callable[[Record], list[Record]], ...] = (
+            self._horizon,
+            self._horizon,
+            self._ahead,
+            self._near_ids,
+            self._elsewhere,
+            self._spelling,
+            self._every_kind,
+        )
+
+    def after(self, record: Record) -> list[Record]:
+        """What is sent after a record of the world."""
+        accepted = record.label in ("event", "late", "duplicate")
+        if accepted and self._rng.random() < 0.2:
+            where = (record.topic, record.partition)
+            self._kept.setdefault(where, deque(maxlen=_KEPT)).append(record)
+            self._keys.setdefault(record.partition, deque(maxlen=_KEPT)).append(record.key)
+        mix = self._mix
+        for share, make in (
+            (mix.edge, self._edge),
+            (mix.duplicates / 10, self._repeat),
+            (mix.late / 10, self._old),
+            (mix.malformed / 4, self._broken),
+        ):
+            if self._rng.random() < share:
+                return make(record)
+        return []
+
+    # At the edges of the rules.
+
+    def _edge(self, record: Record) -> list[Record]:
+        return self._rng.choice(self._edges)(record)
+
+    def _horizon(self, record: Record) -> list[Record]:
+        """Events exactly at the late horizon, one millisecond within and one beyond, in any order."""
+        base, newest = self._some(record), self._newest(record.topic, record.partition)
+        if base is None or newest is None:
+            return []
+        oldest = newest - self._behind
+        times = [oldest, oldest + 1, oldest - 1]
+        self._rng.shuffle(times)
+        return [self._like(base, "late" if at < oldest else "event", event_time=at) for at in times]
+
+    def _ahead(self, record: Record) -> list[Record]:
+        """Events ahead of the clock, also about where they no longer raise the newest event time."""
+        base, now = self._some(record), self._clock()
+        newest = self._newest(record.topic, record.partition)
+        # While the feed is far in the past, one such event would make all that follow late.
+        if base is None or newest is None or now - newest > self._behind - 15 * 60_000:
+            return []
+        ahead = self._rng.choice((AHEAD_MS - 1, AHEAD_MS, AHEAD_MS + 1, AHEAD_MS + 5, HOUR_MS, 23 * HOUR_MS))
+        return [self._like(base, "event", event_time=now + ahead)]
+
+    def _near_ids(self, record: Record) -> list[Record]:
+        """The id of another event at another time, and an id that differs by one character: new events."""
+        base = self._some(record)
+        if base is None:
+            return []
+        event = orjson.loads(base.value or b"")
+        own = event["event_id"]
+        other = own[:-1] + ("a" if own[-1] != "a" else "b") + self._rng.choice(("", "0"))
+        return [
+            self._like(base, "event", event_id=own, event_time=event["event_time"] + self._rng.choice((1, 1000))),
+            self._like(base, "event", event_id=other[:64], event_time=event["event_time"]),
+        ]
+
+    def _elsewhere(self, record: Record) -> list[Record]:
+        """The id and time of another event, in another partition or another topic: new events."""
+        base = self._some(record)
+        partitions = [partition for partition in self._keys if partition != record.partition]
+        if base is None:
+            return []
+        event = orjson.loads(base.value or b"")
+        same = {"event_id": event["event_id"], "event_time": event["event_time"]}
+        made = []
+        # Two of one event in one partition are repeats; of plays see ``_repeat``.
+        if partitions and event["kind"] != "view":
+            partition = self._rng.choice(partitions)
+            made.append(self._like(base, "event", self._rng.choice(self._keys[partition]), partition, **same))
+        if topics := [topic for topic in self._topics if topic != record.topic]:
+            topic = self._rng.choice(topics)
+            made.append(self._example(topic, record, **same))
+        return made
+
+    def _spelling(self, record: Record) -> list[Record]:
+        """Sound events spelt in ways that are read slowly."""
+        base = self._some(record)
+        if base is None:
+            return []
+        event = orjson.loads(base.value or b"") | {"event_id": self._id()}
+        way = self._rng.randrange(6)
+        if way == 0:
+            more = {"watch_ms": -1, "order_id": None, "campaign_id": 7, "unknown": {"a": [1, "\n"]}}
+            value = orjson.dumps({name: more[name] for name in more if name not in event} | event)
+        elif way == 1:
+            value = orjson.dumps({"device": None, "region": "", "interest": None} | event | {"gender": ""})
+        elif way == 2:
+            value = orjson.dumps(event, option=orjson.OPT_INDENT_2).replace(b"\n", b"\r\n\t")
+        elif way == 3:
+            value = b'{"creator_id":"first","event_time":1,' + orjson.dumps(event)[1:]
+        elif way == 4:
+            value = orjson.dumps(dict(reversed(event.items()))).replace(b'"platform"', b'"pl\\u0061tform"')
+        else:
+            value = orjson.dumps(event)
+            value += b" " * (LARGEST - len(value))
+        return [base._replace(value=value, label="event")]
+
+    def _every_kind(self, record: Record) -> list[Record]:
+        """An event of any kind, of those that the contract gives as examples."""
+        return [self._example(self._rng.choice(self._topics), record)]
+
+    # Repeats, old events, broken records.
+
+    def _repeat(self, record: Record) -> list[Record]:
+        """A repeat from far back, as it was; or with its id and time only: whatever else it says, it is a repeat."""
+        base = self._some(record)
+        if base is None:
+            return []
+        if self._rng.random() < 0.5:
+            return [base._replace(label="duplicate")]
+        event = orjson.loads(base.value or b"")
+        changed = {"region": "elsewhere", "platform": "kuaishou" if event["platform"] == "douyin" else "douyin"}
+        changed["creator_id"] = f"{event['creator_id'][:60]}-x"
+        if event["kind"] == "view":
+            # viewers_minute and viewers_hour count the fan of a repeat too: of a play neither fan nor video may change.
+            changed = {"region": "elsewhere", "source": "search"}
+        return [base._replace(value=orjson.dumps(event | changed), label="duplicate")]
+
+    def _old(self, record: Record) -> list[Record]:
+        """Events of days ago, also about where minutes are no longer kept; and repeats of such."""
+        if self._ancient and self._rng.random() < 0.3:
+            return [self._rng.choice(self._ancient)._replace(label="duplicate")]
+        base = self._some(record)
+        if base is None:
+            return []
+        days = self._rng.choice((1, 2, 3, 3, 3, 5))
+        moved = self._rng.choice((-60_000, -1, 0, 1, 60_000, self._rng.randrange(HOUR_MS)))
+        old = self._like(base, "late", event_time=self._clock() - days * DAY_MS + moved)
+        self._ancient.append(old)
+        return [old]
+
+    def _broken(self, record: Record) -> list[Record]:
+        """Records that the contract refuses: of its own examples, and some more."""
+        if self._rng.random() < 0.5:
+            topic = self._rng.choice(self._topics)
+            reason, value = self._rng.choice(_refused_examples(topic))
+            return [Record(topic, record.partition, record.key, value, f"refused:{reason}")]
+        base = self._some(record)
+        if base is None:
+            return []
+        label, damage = self._rng.choice(_DAMAGES)
+        return [base._replace(value=damage(base.value or b""), label=label)]
+
+    # Parts.
+
+    def _some(self, record: Record) -> Record | None:
+        """A record sent before to the same topic and partition."""
+        kept = self._kept.get((record.topic, record.partition))
+        return self._rng.choice(kept) if kept else None
+
+    def _id(self) -> str:
+        self._number += 1
+        return f"{self._tag}{self._number}"
+
+    def _like(
+        self, base: Record, label: str, key: bytes | None = None, partition: int | None = None, **fields: Any
+    ) -> Record:
+        """A new event that differs from another in some fields."""
+        event = orjson.loads(base.value or b"") | {"event_id": self._id()} | fields
+        if key is not None and partition is not None:
+            event["fan_id"] = key.decode()
+            base = base._replace(key=key, partition=partition)
+        return base._replace(value=orjson.dumps(event), label=label)
+
+    def _example(self, topic: str, record: Record, **fields: Any) -> Record:
+        event = orjson.loads(self._rng.choice(_examples(topic)))
+        base = self._some(record)
+        about = self._clock() if base is None else orjson.loads(base.value or b"")["event_time"]
+        event |= {
+            "event_id": self._id(),
+            "event_time": about - self._rng.randrange(10 * 60_000),
+            "fan_id": record.key.decode(),
+            **fields,
+        }
+        return Record(topic, record.partition, record.key, orjson.dumps(event), "event")
+
+
+def _edited(**fields: Any) -> Callable[[bytes], bytes]:
+    return lambda value: orjson.dumps(orjson.loads(value) | fields)
+
+
+_DAMAGES: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("byte_too_many", lambda value: value + b" " * (LARGEST + 1 - len(value))),
+    ("byte_order_mark", lambda value: b"\xef\xbb\xbf" + value),
+    ("two_values", lambda value: value + value),
+    ("half_surrogate", lambda value: value.replace(b'"event_id":"', b'"event_id":"\\ud800', 1)),
+    ("empty_id", _edited(creator_id="")),
+    ("control_character", _edited(device="a\x01b")),
+    ("null_id", _edited(fan_id=None)),
+    ("string_time", _edited(event_time="1750000000000")),
+]
+
+_FOUND: dict[str, list[bytes]] = {}
+_FOUND_REFUSED: dict[str, list[tuple[str, bytes]]] = {}
+
+
+def _examples(topic: str) -> list[bytes]:
+    found = _FOUND.get(topic)
+    if found is None:
+        folder = files("schemas").joinpath("examples", topic)
+        found = _FOUND[topic] = [path.read_bytes() for path in sorted(folder.iterdir(), key=lambda path: path.name)]
+    return found
+
+
+def _refused_examples(topic: str) -> list[tuple[str, bytes]]:
+    found = _FOUND_REFUSED.get(topic)
+    if found is None:
+        folder = files("schemas").joinpath("examples", "refused", topic)
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
+        found = _FOUND_REFUSED[topic] = [(path.name.partition(".")[0], path.read_bytes()) for path in paths]
+    return found
