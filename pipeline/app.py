@@ -208,6 +208,7 @@ class Worker:
             async with asyncio.timeout(5.0):
                 for agent in self._agents:
                     await agent.close()
+            self._measure()
         except (TimeoutError, Exception) as error:
             log.warning("stopped without a last flush (%s); the next start computes it again", type(error).__name__)
         self._stopping.set()
