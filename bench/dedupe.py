@@ -1,6 +1,7 @@
 """What a worker remembers: how much memory it takes, and how fast it is rebuilt after a start."""
 
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -8,20 +9,21 @@ import polars as pl
 
 from bench.machine import conditions
 from bench.result import Result
+from pipeline.decode import FAN_CACHE, FanHasher
 from pipeline.dedupe import restore
 from pipeline.folds.engagement import Engagement
 from pipeline.snapshot import Snapshots
 
 IDS = (1_000_000, 10_000_000)
-HOURS = 3
-"""Event time over which the ids are spread: the late horizon and what the stream is ahead of it."""
+HOURS = 2
+"""Event time over which the ids are spread: the late horizon."""
 BLOCK = 20_000
 ROWS = 1_000_000
 START_MS = 1_767_265_200_000
 
 
 def bench(say: Callable[[str], None]) -> Result:
-    """Bytes per id, seconds to rebuild, cost of a lookup; and snapshot rows restored."""
+    """Bytes per id, seconds to rebuild, cost of a lookup; snapshot rows restored; and bytes per row and per fan."""
     result = Result("dedupe", "python -m bench dedupe")
     result.conditions = conditions()
     for number in IDS:
@@ -29,6 +31,8 @@ def bench(say: Callable[[str], None]) -> Result:
         _ids(result, number)
     say(f"{ROWS:,} snapshot rows")
     _snapshots(result)
+    say(f"{FAN_CACHE:,} fans")
+    _fans(result)
     return result
 
 
@@ -87,4 +91,31 @@ def _snapshots(result: Result) -> None:
         f"restore {ROWS:,} snapshot rows", seconds, "s", f"{table.name}, in memory, {seconds / ROWS * 1e6:.3g} us a row"
     )
     held = snapshots.applied(snapshots.key_columns(rows))
+    again = Snapshots(table)
+    size = _memory(lambda: again.restore(rows))
+    result.add(f"memory of {ROWS:,} snapshot rows", size / ROWS, "bytes/row", f"{size / 2**20:,.0f} MiB")
     result.check(bool((held == rows["applied"].to_numpy()).all()), f"{len(snapshots):,} snapshot rows restored")
+
+
+def _fans(result: Result) -> None:
+    """The remembered hashes of as many fans as a worker remembers at most."""
+    fans = FanHasher(bytes(32))
+
+    def remember() -> None:
+        for number in range(FAN_CACHE - 1):
+            fans.hash(f"fan{number:012d}")
+
+    size = _memory(remember)
+    note = f"{size / 2**20:,.0f} MiB; more are never remembered"
+    result.add(f"memory of {FAN_CACHE:,} fans", size / FAN_CACHE, "bytes/fan", note)
+
+
+def _memory(made: Callable[[], None]) -> int:
+    """Bytes that are held after a call and were not before, those of NumPy too."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        made()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()

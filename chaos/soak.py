@@ -43,6 +43,7 @@ from infra.stack import Stack
 from infra.topics import end_offsets
 from pipeline import checkpoint as checkpoints
 from pipeline.app import AGENTS
+from pipeline.dedupe import BUCKET_MS
 
 TUNING = ("FLUSH_INTERVAL", "FLUSH_ROWS", "FETCH_BYTES", "BUFFER_BLOCKS", "LATE_HORIZON", "ALLOWED_LATENESS")
 """Settings that are taken from the environment; all others are those of the soak or the defaults."""
@@ -56,8 +57,13 @@ JUDGED_S = 480.0
 """A steady part shorter than this says nothing about growth: it is shown and not judged."""
 MB = 2**20
 
+BYTES_AN_ID, BYTES_A_ROW = 40, 469
+"""What a worker remembers, measured by ``python -m bench dedupe``. It follows the load, and has a bound of its own."""
 GROWTH = 0.10
-"""A worker may grow by this share of its memory an hour, and by what its uncertainty leaves open."""
+"""Memory of a worker, less what it remembers, may grow by this share of it an hour, and by what its uncertainty leaves
+open."""
+IDS = 1.25
+"""Ids remembered at most, as a multiple of what is sent in the time that they are kept."""
 PEAK_MB = 1024
 """Memory of a worker at most."""
 KAFKA_MB = 1024
@@ -93,18 +99,29 @@ class Verdict:
 
 @dataclass
 class Record:
-    """What a soak has seen. ``warm`` is the end of the warm-up in seconds."""
+    """What a soak has seen. ``warm`` is the end of the warm-up, ``kept`` how long an id is remembered, in seconds."""
 
     workers: int
     rate: float
     warm: float
     samples: list[Sample] = field(default_factory=list)
+    kept: float = HORIZON_S + LATENESS_S + BUCKET_MS / 1000
     restarts: int = 0
     missed: int = 0
 
     def steady(self) -> list[Sample]:
         """Samples after the warm-up."""
         return [sample for sample in self.samples if sample.seconds >= self.warm]
+
+    def add(self, sample: Sample) -> None:
+        """Notes a sample, with what follows from it."""
+        values = sample.values
+        for index in range(self.workers):
+            worker = f"worker{index}_"
+            held = values[f"{worker}dedupe_ids"] * BYTES_AN_ID + values[f"{worker}state_rows"] * BYTES_A_ROW
+            values[f"{worker}base_mb"] = values[f"{worker}rss_mb"] - held / MB
+        values["ids"] = sum(values[f"worker{index}_dedupe_ids"] for index in range(self.workers))
+        self.samples.append(sample)
 
     def column(self, name: str) -> tuple[list[float], list[float]]:
         """Moments and values of a column in the steady part, where it was measured."""
@@ -131,12 +148,14 @@ def verdicts(record: Record) -> list[Verdict]:
         if not values:
             found.append(Verdict(f"worker {index}: memory flat", False, "it was never seen after the warm-up"))
             continue
-        grows, bound = record.trend(name), GROWTH * float(np.mean(values))
+        base = f"worker{index}_base_mb"
+        grows, bound = record.trend(base), GROWTH * float(np.mean(record.column(base)[1]))
         found.append(
             Verdict(
                 f"worker {index}: memory flat",
                 not grows.exceeds(bound) if record.long_enough else None,
-                f"{grows.per_hour:+.1f} ± {grows.error:.1f} MB/h, bound {bound:.0f} MB/h beyond twice the uncertainty",
+                f"{grows.per_hour:+.1f} ± {grows.error:.1f} MB/h less what it remembers, bound {bound:.0f} MB/h beyond "
+                "twice the uncertainty",
             )
         )
         found.append(
@@ -163,7 +182,7 @@ def verdicts(record: Record) -> list[Verdict]:
         found.append(
             Verdict(f"{name}: memory bounded", peak <= bound_mb, f"at most {peak:.0f} MB, bound {bound_mb} MB")
         )
-    found += _lag(record)
+    found += [_ids(record), *_lag(record)]
     _, parts = record.column("parts_max_table")
     found.append(
         Verdict(
@@ -174,6 +193,25 @@ def verdicts(record: Record) -> list[Verdict]:
     )
     found.append(Verdict("no restart", record.restarts == 0, f"{record.restarts} restarts of workers"))
     return found
+
+
+def _ids(record: Record) -> Verdict:
+    """Ids are forgotten: never more than the records sent while one is kept, at the highest rate that there was."""
+    moments, sent = record.column("sent")
+    _, ids = record.column("ids")
+    if not ids or moments[-1] - moments[0] < record.kept or not record.long_enough:
+        return Verdict("ids forgotten", None, "too short")
+    # At each look, what was sent in the time before it.
+    most = max(
+        now - float(np.interp(moment - record.kept, moments, sent))
+        for moment, now in zip(moments, sent, strict=True)
+        if moment - record.kept >= moments[0]
+    )
+    return Verdict(
+        "ids forgotten",
+        max(ids) <= IDS * most,
+        f"at most {max(ids):,.0f}, bound {IDS:g} times the {most:,.0f} records of {record.kept:.0f} s",
+    )
 
 
 def _lag(record: Record) -> list[Verdict]:
@@ -266,7 +304,7 @@ class Soak:
         while (now := time.monotonic() - self._began) < end and not self.stop.is_set():
             sample = self._look(now)
             if sample is not None:
-                self.record.samples.append(sample)
+                self.record.add(sample)
                 self._write(sample)
                 yield sample
             self._must_live()
@@ -387,7 +425,7 @@ class Soak:
 
     def drain(self, patience: float = 120.0) -> Verdict:
         """Ends the generator, and waits until all that Kafka has is stored."""
-        self._end_generator(60.0)
+        self._end_generator(300.0)
         with contextlib.suppress(OSError, ValueError):
             self.sent = json.loads(self._answer.read_bytes())
         best, since = math.inf, time.monotonic()
@@ -457,6 +495,7 @@ def _weight(time_zone: str) -> float:
 
 SHOWN = (
     ("rss_mb", "memory, MB"),
+    ("base_mb", "memory less what it remembers, MB"),
     ("files", "open files"),
     ("threads", "threads"),
     ("dedupe_ids", "ids remembered"),
@@ -586,8 +625,9 @@ def run(given: argparse.Namespace) -> int:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     table = given.samples or Path(tempfile.gettempdir()) / f"soak-{stamp}.csv"
     warm = given.minutes * 60 / 3 if given.warm_up is None else given.warm_up * 60
-    record = Record(given.workers, given.rate, warm)
     settings = _settings(home)
+    kept = settings.late_horizon + settings.allowed_lateness + BUCKET_MS / 1000
+    record = Record(given.workers, given.rate, warm, kept=kept)
     found: list[Verdict] = []
     interrupted = False
     with Soak(settings, record, given.minutes, given.every, table) as soak:

@@ -110,9 +110,11 @@ class DedupeIndex:
         if int(buckets.min()) == int(buckets.max()):
             repeated[:] = self._table(int(buckets[0])).note(prints, offsets) < offsets
             return repeated
-        for bucket in np.unique(buckets).tolist():
-            here = buckets == bucket
-            repeated[here] = self._table(bucket).note(prints[here], offsets[here]) < offsets[here]
+        order = np.argsort(buckets, kind="stable")
+        ranked = buckets[order]
+        for here in np.split(order, np.flatnonzero(ranked[1:] != ranked[:-1]) + 1):
+            table = self._table(int(buckets[here[0]]))
+            repeated[here] = table.note(prints[here], offsets[here]) < offsets[here]
         return repeated
 
     def _table(self, bucket: int) -> _Table:
