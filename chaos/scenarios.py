@@ -6,7 +6,7 @@ import itertools
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,7 +47,7 @@ def kills(scene: Scene) -> None:
     scene.random.shuffle(schedule)
     total = len(schedule)
     events = scene.pick(20_000, 1_000_000)
-    feed = scene.load(events, 2 * scene.rate)
+    feed = scene.load(10_000_000, 2 * scene.rate)
     with Fleet(scene.settings, scene.logs) as fleet:
         doomed: dict[int, _Doomed] = {}
 
@@ -74,7 +74,7 @@ def kills(scene: Scene) -> None:
             time.sleep(0.05)
             fleet.check()
             now = time.monotonic()
-            # The load lasts as long as the kills do, unless nobody gets to where he is to die.
+            # About as much is sent for each kill, and more where nobody gets to where he is to die.
             ahead = feed.sent > events * (killed + 2) / (total + 2) and now - last < 3
             feed.pause() if ahead else feed.resume()
             for index, fate in list(doomed.items()):
@@ -82,7 +82,7 @@ def kills(scene: Scene) -> None:
                     fleet.kill(index)
                 elif fleet[index].alive:
                     if now - fate.began > DEADLINE:
-                        raise Wrong(f"worker {index} never came to the point {fate.point}")
+                        raise Wrong(f"worker {index} never came to the point {fate.point}: {fleet[index].last_words()}")
                     continue
                 elif fate.mark.read_text().strip() != fate.point:
                     raise Wrong(f"worker {index} died elsewhere than at {fate.point}: {fleet[index].last_words()}")
@@ -483,8 +483,11 @@ def set_back(scene: Scene) -> None:
     events = scene.pick(5000, 100_000)
     feed = scene.load(10_000_000, None)
     with Fleet(scene.settings, scene.logs) as fleet:
-        with _pause(scene, fleet, feed, events):
-            middle = ask(scene.settings, "SELECT * FROM checkpoints FINAL")
+        for index in (0, 1):
+            fleet.start(index)
+        _stored(fleet, feed, events)
+        middle = ask(scene.settings, "SELECT * FROM checkpoints FINAL")
+        feed.resume()
         cases: list[tuple[str, Callable[[], None]]] = [
             ("all checkpoints to the beginning", lambda: _checkpoints(scene, "1")),
             *(
@@ -504,43 +507,34 @@ def set_back(scene: Scene) -> None:
         ]
         if scene.quick:
             cases = [cases[0], *scene.random.sample(cases[1:], 2)]
-        for number, (name, set_to) in enumerate(cases):
-            with _pause(scene, fleet, feed, feed.sent + events // 4):
-                before = _fingerprints(scene)
-                set_to()
-                # No load while it is read again: nothing else can have changed the rows.
-                fleet.start(0)
-                scene.hit(name)
-                fleet.begun()
-                fleet.stored()
-                fleet.stop()
-                if (after := _fingerprints(scene)) != before:
-                    changed = sorted(table for table in before if before[table] != after[table])
-                    scene.outcome.failures.append(f"{name} changed rows of {', '.join(changed)}")
-            scene.say(f"set back {number + 1} of {len(cases)}")
-        for index in (0, 1):
-            fleet.start(index)
+        for name, set_to in cases:
+            _stored(fleet, feed, feed.sent + events // 4)
+            fleet.stop()
+            before = _fingerprints(scene)
+            set_to()
+            # No load while it is read again: nothing else can have changed the rows.
+            for index in (0, 1):
+                fleet.start(index)
+            scene.hit(name)
+            _stored(fleet, feed, 0)
+            if (after := _fingerprints(scene)) != before:
+                changed = sorted(table for table in before if before[table] != after[table])
+                scene.outcome.failures.append(f"{name} changed rows of {', '.join(changed)}")
+            feed.resume()
         scene.enough(feed, feed.sent + events)
-        fleet.begun()
         scene.finish(fleet)
 
 
-@contextlib.contextmanager
-def _pause(scene: Scene, fleet: Fleet, feed: Feed, events: int) -> Iterator[None]:
-    """Sends up to ``events`` records, stores them, and runs the body with no load and no worker."""
-    for index in (0, 1):
-        fleet.start(index)
-    feed.resume()
+def _stored(fleet: Fleet, feed: Feed, events: int) -> None:
+    """Pauses the feed once it has sent ``events`` records, and waits until all are stored by workers that run."""
     until(lambda: feed.sent >= events, f"{events:,} records to be sent", fleet.check)
     feed.pause()
     sent = -1
     while sent != feed.sent:
         sent = feed.sent
-        time.sleep(0.3)
+        time.sleep(1.0)
     fleet.begun()
     fleet.stored()
-    fleet.stop()
-    yield
 
 
 def _checkpoints(scene: Scene, column: str, value: str = "", rows: list[tuple[object, ...]] | None = None) -> None:
