@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +43,6 @@ class TruthLog:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._files: dict[tuple[str, int], BinaryIO] = {}
         self._count = sum(len(_places(path)) for path in folder.glob("*.sent"))
 
     @property
@@ -65,11 +63,8 @@ class TruthLog:
             number += 1
         with self._lock:
             for where, pieces in parts.items():
-                file = self._files.get(where)
-                if file is None:
-                    file = self._files[where] = self._path(*where).open("ab")
-                file.write(b"".join(pieces))
-                file.flush()
+                with self._path(*where).open("ab") as file:
+                    file.write(b"".join(pieces))
             self._count += number
 
     def partitions(self) -> list[tuple[str, int]]:
