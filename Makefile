@@ -5,7 +5,7 @@ STAMP := .venv/.fanpulse
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench chaos soak lock clean
+.PHONY: help venv demo test check bench chaos fuzz soak lock clean
 
 help:
 	@echo 'make demo [ARGS="--fans 5000"]   everything: environment, stack, history, live figures'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check                       ruff and mypy'
 	@echo 'make bench                       events per second of one worker'
 	@echo 'make chaos [ARGS="--quick"]       faults under load: is anything lost, doubled or wrong?'
+	@echo 'make fuzz [ARGS="--seed 2"]       a million broken records: is one read wrongly, or lost?'
 	@echo 'make soak [ARGS="--minutes 30"]   the real commands under a steady load: does anything grow?'
 	@echo 'make lock                        requirements.lock anew from requirements*.in (keeps pins that still fit)'
 	@echo 'make clean                       remove .venv and caches; data in FANPULSE_HOME stay'
@@ -46,6 +47,9 @@ bench: venv
 
 chaos: venv
 	$(BIN)/python -m chaos $(ARGS)
+
+fuzz: venv
+	$(BIN)/python -m chaos.fuzz $(ARGS)
 
 soak: venv
 	$(BIN)/python -m chaos.soak $(ARGS)
