@@ -337,12 +337,9 @@ class Recoveries:
         moment = time.monotonic()
         with self._lock:
             for each in list(self._open):
-                each.waiting = {
-                    where: at
-                    for where, at in each.waiting.items()
-                    if now[where] <= at and now[where] < ends.get(where, at + 1)
-                }
-                if not each.waiting:
+                each.waiting = {where: at for where, at in each.waiting.items() if now[where] <= at}
+                # What is at its end now may have something to do a moment later: then it waits on.
+                if all(now[where] >= ends.get(where, at + 1) for where, at in each.waiting.items()):
                     each.found.append(moment - each.began)
                     self._open.remove(each)
 

@@ -35,6 +35,7 @@ from infra.connect import clickhouse_address, kafka_admin
 from infra.topics import end_offsets
 from pipeline.app import AGENTS
 from pipeline.repair import repair
+from schemas.topics import SOURCES
 
 MIB = 1024 * 1024
 
@@ -173,6 +174,8 @@ def dead_hand(scene: Scene) -> None:
                 fleet.kill(index)
             scene.hit("worker frozen" if number < frozen else "worker killed")
             successor()
+            if number < frozen:
+                until(functools.partial(_holds_all, scene, fleet[index]), "the successor to have all", fleet.check)
             further()
             land(rule, f"late insert: a second table of {pair[0]}")
             if number < frozen:
@@ -198,6 +201,10 @@ def dead_hand(scene: Scene) -> None:
     if not scene.quick and (forgotten := (tables - named) ^ {"checkpoints", "pipeline_metrics"}):
         scene.outcome.failures.append(f"workers store in other tables than were torn: {sorted(forgotten)}")
     scene.outcome.notes.append(f"{len(pairs)} ordered pairs of tables torn, {twice} times two generations")
+
+
+def _holds_all(scene: Scene, worker: WorkerProcess) -> bool:
+    return f": restored {len(SOURCES) * scene.settings.partitions} partitions" in worker.output()
 
 
 def rebalances(scene: Scene) -> None:
@@ -239,13 +246,16 @@ def zombies(scene: Scene) -> None:
                 zombie = fleet[scene.random.choice(fleet.indices)]
                 time.sleep(scene.random.uniform(0, 1))
                 zombie.signal(signal.SIGSTOP)
+                rest = [worker for worker in fleet.workers if worker is not zombie]
+                others = _restored(rest)
                 scene.hit(f"frozen, {'static' if static else 'dynamic'} members")
+                until(functools.partial(_again, rest, others), "others to take over", fleet.check)
                 scene.recovered(fleet)
                 zombie.signal(signal.SIGCONT)
                 until(
-                    functools.partial(_restored_again, zombie, zombie.restored()),
+                    functools.partial(_again, [zombie], zombie.restored()),
                     f"worker {zombie.index} to join again",
-                    zombie.check,
+                    fleet.check,
                 )
             if static:
                 fleet.stop()
@@ -254,8 +264,13 @@ def zombies(scene: Scene) -> None:
                 scene.finish(fleet)
 
 
-def _restored_again(worker: WorkerProcess, former: int) -> bool:
-    return worker.restored() > former
+def _restored(workers: list[WorkerProcess]) -> int:
+    """How often these workers have restored partitions."""
+    return sum(worker.restored() for worker in workers)
+
+
+def _again(workers: list[WorkerProcess], former: int) -> bool:
+    return _restored(workers) > former
 
 
 def two_groups(scene: Scene) -> None:
