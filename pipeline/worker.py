@@ -1,5 +1,6 @@
 """One worker process: ``python -m pipeline.worker INDEX``, started by ``fanpulse worker``."""
 
+import ctypes
 import fcntl
 import logging
 import os
@@ -22,6 +23,10 @@ from pipeline.metrics import Metrics
 
 log = logging.getLogger("fanpulse")
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+LARGE = 1024 * 1024
+"""Allocations of so many bytes are given back to the system when they are freed."""
+
 
 def run(settings: Settings, index: int) -> None:
     """Runs worker ``index`` until SIGTERM or SIGINT, or until it stops itself; ends the process.
@@ -34,6 +39,7 @@ def run(settings: Settings, index: int) -> None:
     logging.getLogger().handlers[0].addFilter(_once_in_a_while())
     log.setLevel(logging.INFO)
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    give_back()
     home = Home(settings.home)
     home.create()
     lock = _only_one(home.run / f"worker-{index}.lock", index)
@@ -46,6 +52,18 @@ def run(settings: Settings, index: int) -> None:
         process.execute_from_commandline()
     finally:
         lock.close()
+
+
+def give_back() -> None:
+    """Has the C library give large allocations back when they are freed, where it is glibc.
+
+    By itself it soon keeps up to 32 MB of each for later. The tables of event ids come and go every few minutes in
+    such sizes, and what lies between them makes the process grow for hours.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE)
+        mallopt(_M_TRIM_THRESHOLD, LARGE)
 
 
 def _once_in_a_while(seconds: float = 10.0) -> Callable[[logging.LogRecord], bool]:
