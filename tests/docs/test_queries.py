@@ -38,6 +38,11 @@ def stored(settings: Settings, client: Client) -> bool:
     )
 
 
+def seen(client: Client) -> bool:
+    """Whether the worker has written its health since it stored something."""
+    return bool(client.query("SELECT 1 FROM pipeline_flushes WHERE flushes > 0 LIMIT 1").result_rows)
+
+
 @pytest.fixture(scope="module")
 def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """The analyst's client in a database that holds two days of a world in bad weather, up to now."""
@@ -53,6 +58,7 @@ def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         clickhouse_analyst_password=known.analyst_password,
         database=f"fanpulse_{name}",
         topic_prefix=f"docs{name}.",
+        telemetry_interval=0.5,
     )
     variables = {
         PREFIX + field.upper(): value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
@@ -68,7 +74,7 @@ def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         backfill(settings, world, world.start_ms, now)
         with contextlib.closing(clickhouse_client(settings)) as client:
             deadline = time.monotonic() + STORED_WITHIN_S
-            while not stored(settings, client):
+            while not (stored(settings, client) and seen(client)):
                 assert worker.poll() is None, "the worker has ended"
                 assert time.monotonic() < deadline, "not stored in time"
                 time.sleep(0.2)
