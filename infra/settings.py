@@ -178,8 +178,8 @@ class Settings(BaseSettings):
     session_timeout: float = Field(10, ge=1, le=1800, description="Seconds after which Kafka gives up a silent worker.")
     static_membership: bool = Field(
         True,
-        description="Whether a worker keeps its partitions over a restart shorter than the session timeout; it is known "
-        "by host name and number. False where host names repeat or number and host change at every start.",
+        description="Whether a worker keeps its partitions over a restart shorter than the session timeout; it is "
+        "known by host name and number. False where host names repeat or number and host change at every start.",
     )
     watchdog: float = Field(60, ge=1, le=86_400, description="Seconds without progress after which a worker exits.")
 
