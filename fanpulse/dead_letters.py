@@ -595,7 +595,7 @@ def _client(here: Settings, role: Role) -> Iterator[Client]:
 
 def _table(header: list[str], rows: list[list[str]]) -> None:
     """Plain columns on a pipe, a table on a terminal."""
-    if not sys.stdout.isatty():
+    if not _on_terminal():
         print_table(header, rows)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -604,6 +604,10 @@ def _table(header: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _gone(letter: Letter) -> str:

@@ -202,6 +202,40 @@ def test_unchanged_records_are_sent_only_on_demand(settings: Settings, command: 
                                               "--dry-run")[1]  # fmt: skip
 
 
+class Terminal(io.TextIOWrapper):
+    """Standard input with a person behind it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.stack
+def test_a_selection_is_asked_about_on_a_terminal(
+    settings: Settings, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(settings, [("gifts", orjson.dumps(minimal("gifts", "gift")), "clickhouse")] * 3)
+    monkeypatch.setattr(io, "TextIOWrapper", Terminal)
+    code, out, error = command("replay", "--reason", "clickhouse", "--unchanged", stdin=b"n\n")
+    assert (code, out.strip()) == (1, "")
+    assert "send 3 records again? [y/N]" in error
+    assert "nothing is sent" in error
+    code, out, _ = command("replay", "--reason", "clickhouse", "--unchanged", stdin=b"y\n")
+    assert (code, out.splitlines()[-1]) == (0, "3 sent again")
+
+
+@pytest.mark.stack
+def test_a_terminal_gets_the_same_letters(
+    settings: Settings, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = keep(settings, [("gifts", b"[bold]\x1b[31m", None), ("orders", b"{}", None)])
+    monkeypatch.setattr("fanpulse.dead_letters._on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = command("list")
+    assert code == 0
+    assert all(place in out for place in places)
+    assert "[bold]\\x1b[31m" in out
+
+
 @pytest.mark.stack
 def test_records_alone_go_by_the_order_of_the_addresses(settings: Settings, command: Command) -> None:
     places = keep(settings, [("gifts", b"{", None), ("orders", b"\xff", None)])
