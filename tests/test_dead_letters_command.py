@@ -11,18 +11,22 @@ from typing import Any
 
 import orjson
 import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import OperationalError
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 from fanpulse.cli import main
 from fanpulse.dead_letters import line, printable, read_line, readable
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from infra.settings import Settings
-from infra.topics import ensure_topics
+from infra.topics import end_offsets, ensure_topics
 from pipeline.dead_letters import dead_letter_rows
 from pipeline.decode import Decoder, FanHasher, Refused, Unreadable
 from pipeline.migrate import migrate
 from pipeline.replay import Address, Letter
-from schemas.topics import SOURCES
+from schemas.topics import SOURCES, partition_for
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "schemas" / "examples"
@@ -245,6 +249,42 @@ def test_records_alone_go_by_the_order_of_the_addresses(settings: Settings, comm
     assert code == 0, error
     assert [each.split(" -> ")[0] for each in out.splitlines()[:2]] == places[::-1]
     command.refused("--again sends it once more", "replay", places[0], "--file", "-", stdin=orjson.dumps(made[0]))
+
+
+@pytest.mark.stack
+def test_what_was_sent_is_said_when_kafka_or_clickhouse_fails_midway(
+    settings: Settings, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = [("gifts", orjson.dumps(minimal("gifts", "gift", event_id=f"e{n}")), "clickhouse") for n in range(4)]
+    places = keep(settings, sound)
+    send, calls = KafkaProducer.send, 0
+
+    def failing(self: KafkaProducer, *arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KafkaTimeoutError("no room")
+        return send(self, *arguments, **named)
+
+    def away(self: Client, *arguments: Any, **named: Any) -> Any:
+        raise OperationalError("away")
+
+    monkeypatch.setattr("pipeline.replay.WRITTEN", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(KafkaProducer, "send", failing)
+        code, out, error = command("replay", *places, "--unchanged")
+    assert code == 1
+    assert "Kafka took 3 of 4 (" in error
+    assert [each.split(" -> ")[0] for each in out.splitlines()] == places[:3]
+    waiting = command("list", "--format", "jsonl")[1].splitlines()
+    assert [json.loads(each)["address"] for each in waiting] == places[3:]
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "insert", away)
+        code, out, error = command("replay", places[3], "--unchanged")
+    assert (code, out) == (1, "")
+    assert "1 of 1 are sent, but the last 1 are not written down (away)" in error
+    assert command("replay", places[3], "--unchanged")[0] == 0
+    assert end_offsets(settings)[("gifts", partition_for(b"fan-000123", settings.partitions))] == 5
 
 
 @pytest.mark.stack
