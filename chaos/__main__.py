@@ -92,6 +92,7 @@ def main() -> None:
         del os.environ[name]
     # Libraries would say of every service that we kill that it is away.
     logging.basicConfig(level=logging.CRITICAL)
+    logging.disable(logging.CRITICAL - 1)
     progress = Console(stderr=True)
     outcomes: list[Outcome] = []
     code = 0
