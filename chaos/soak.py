@@ -99,7 +99,10 @@ class Verdict:
 
 @dataclass
 class Record:
-    """What a soak has seen. ``warm`` is the end of the warm-up, ``kept`` how long an id is remembered, in seconds."""
+    """What a soak has seen. ``warm`` is the end of the warm-up, ``kept`` how long an id is remembered, in seconds.
+
+    Of a soak that ended within its warm-up everything is shown, and no growth is judged.
+    """
 
     workers: int
     rate: float
@@ -110,8 +113,8 @@ class Record:
     missed: int = 0
 
     def steady(self) -> list[Sample]:
-        """Samples after the warm-up."""
-        return [sample for sample in self.samples if sample.seconds >= self.warm]
+        """Samples after the warm-up; all of them if there are none."""
+        return [sample for sample in self.samples if sample.seconds >= self.warm] or self.samples
 
     def add(self, sample: Sample) -> None:
         """Notes a sample, with what follows from it."""
@@ -135,8 +138,7 @@ class Record:
     @property
     def long_enough(self) -> bool:
         """Whether the steady part says something about growth."""
-        moments = [sample.seconds for sample in self.steady()]
-        return bool(moments) and moments[-1] - moments[0] >= JUDGED_S
+        return bool(self.samples) and self.samples[-1].seconds - self.warm >= JUDGED_S
 
 
 def verdicts(record: Record) -> list[Verdict]:
@@ -544,6 +546,8 @@ def show(record: Record) -> None:
     steady = record.steady()
     span = steady[-1].seconds - steady[0].seconds if steady else 0.0
     title = f"{record.warm / 60:.1f} minutes of warm-up, then {span / 60:.1f} minutes; {len(steady)} looks"
+    if steady and steady[0].seconds < record.warm:
+        title = f"ended after {span / 60:.1f} minutes, within its warm-up; {len(steady)} looks"
     if len(steady) > 1:
         title += f", {(steady[-1].values['sent'] - steady[0].values['sent']) / span:,.0f} records/s"
     if record.missed:

@@ -140,6 +140,14 @@ def test_growth_is_not_judged_by_a_short_run() -> None:
     assert {v.what: v.good for v in verdicts(record)}["worker 0: memory flat"] is None
 
 
+def test_of_a_run_that_ends_within_its_warm_up_everything_is_shown() -> None:
+    record = made()
+    record.samples = [sample for sample in record.samples if sample.seconds < 590]
+    assert failed(record) == set()
+    assert {v.what: v.good for v in verdicts(record)}["worker 0: memory flat"] is None
+    assert "worker 0: memory, MB" in {row[0] for row in rows(record)}
+
+
 def test_the_summary_leaves_the_warm_up_out() -> None:
     found = {row[0]: row[1:] for row in rows(made(parts_max_table=lambda at: at))}
     assert found["active parts of one table"][:3] == ("600", "1,800", "1,800")
