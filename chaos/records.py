@@ -209,8 +209,7 @@ class Additions:
         event = orjson.loads(base.value or b"")
         same = {"event_id": event["event_id"], "event_time": event["event_time"]}
         made = []
-        # Two of one event in one partition are repeats; of plays see ``_repeat``.
-        if partitions and event["kind"] != "view":
+        if partitions:
             partition = self._rng.choice(partitions)
             made.append(self._like(base, "event", self._rng.choice(self._keys[partition]), partition, **same))
         if topics := [topic for topic in self._topics if topic != record.topic]:
@@ -257,9 +256,8 @@ class Additions:
         event = orjson.loads(base.value or b"")
         changed = {"region": "elsewhere", "platform": "kuaishou" if event["platform"] == "douyin" else "douyin"}
         changed["creator_id"] = f"{event['creator_id'][:60]}-x"
-        if event["kind"] == "view":
-            # viewers_minute and viewers_hour count the fan of a repeat too: of a play neither fan nor video may change.
-            changed = {"region": "elsewhere", "source": "search"}
+        if "content_id" in event:
+            changed["content_id"] = "another"
         return [base._replace(value=orjson.dumps(event | changed), label="duplicate")]
 
     def _old(self, record: Record) -> list[Record]:

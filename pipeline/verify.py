@@ -252,7 +252,9 @@ def _compare_viewers(
             SELECT 1 AS there, * FROM
             (
                 SELECT {keys}, uniq(fan) AS viewers FROM {judged}
-                WHERE kind = 'view' AND (is_late = 0 OR repaired = 1){recent} GROUP BY {keys}
+                WHERE kind = 'view'
+                    AND (is_late = 0 AND is_duplicate = 0 OR late = 1 AND repaired = 1 AND duplicate = 0){recent}
+                GROUP BY {keys}
             ) {newer}
         ) AS wanted USING ({keys})
         WHERE ({keys}) NOT IN

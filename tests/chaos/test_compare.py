@@ -148,7 +148,6 @@ def test_a_sound_database_is_sound_and_every_fault_in_it_is_told(settings: Setti
     }
 
 
-@pytest.mark.xfail(strict=True, reason="viewers_minute_mv and viewers_hour_mv do not leave out repeats")
 def test_a_repeat_that_names_another_video_is_no_viewer_of_it(settings: Settings, tmp_path: Path) -> None:
     """Counted once, whatever else it says (schemas/README.md)."""
     prepare(settings)
