@@ -18,6 +18,7 @@ from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Partition
 from pipeline.sink import BY_CONTENT, RefusedByClickHouse, Sink, Stopped
 from pipeline.transport import Delivery
+from pipeline.verdict import NEVER, reach
 
 LOOK = 0.02
 """Seconds between looks at what another agent has stored."""
@@ -46,20 +47,12 @@ class Keeper:
     """What the agent that stores a topic's records does with those that are no events.
 
     ``dead_letters(topic, partition, refused)`` is awaited before they are stored. ``set_aside`` is told of records
-    whose raw row ClickHouse refuses, and why, by topic and partition and offset: nothing of their flush has a
-    checkpoint, and their partitions must be read again without them.
+    whose raw row ClickHouse refuses, and why, by topic and partition and offset: the checkpoint stands before the first
+    of a partition, and from there it must be read again without them.
     """
 
     dead_letters: Callable[[str, int, list[Refused]], Awaitable[None]]
     set_aside: Callable[[Mapping[Partition, Mapping[int, str]]], None]
-
-
-class _RowsRefused(Exception):
-    """Rows of records that ClickHouse refuses for what they contain."""
-
-    def __init__(self, offsets: dict[Partition, dict[int, str]]) -> None:
-        super().__init__(f"{sum(map(len, offsets.values()))} rows")
-        self.offsets = offsets
 
 
 class Agent:
@@ -99,6 +92,7 @@ class Agent:
         self._keeper = keeper
         self._after = after
         self._closing = False
+        self._cut_off = False
         self._clock = clock
         self._progress: dict[Partition, _Progress] = {}
         self._waiting = 0
@@ -171,7 +165,12 @@ class Agent:
             await asyncio.shield(cast(asyncio.Task[None], waited))
 
     def _start_flush(self) -> None:
-        """Takes the folds' rows now, to be written beside the stream."""
+        """Takes the folds' rows now, to be written beside the stream.
+
+        After a flush that did not come to its end there is none: the folds take for stored what it had.
+        """
+        if self._cut_off:
+            return
         started = time.thread_time()
         progress, self._progress = self._progress, {}
         self._waiting = 0
@@ -192,9 +191,16 @@ class Agent:
         self._flush = asyncio.create_task(self._store(current, rows_by_table))
 
     async def _store(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
+        self._cut_off = True
+        stored = await self._store_all(parts, tables)
+        # What ended with its assignment is in nobody's way.
+        self._cut_off = not stored and any(self._holds(part.log) for part in parts)
+
+    async def _store_all(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> bool:
+        """False if not all could be stored."""
         started = time.perf_counter()
         if not await self._may_store(parts):
-            return
+            return False
         if self._keeper is not None:
             for part in parts:
                 if part.refused:
@@ -204,19 +210,21 @@ class Agent:
                     tables["dead_letters"] = pl.concat([tables["dead_letters"], more])
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._thread, self._write, parts, tables)
+            refused = await loop.run_in_executor(self._thread, self._write, parts, tables)
         except Stopped:
-            return
-        except _RowsRefused as refused:
+            return False
+        if refused:
             if self._keeper is not None and all(self._holds(part.log) for part in parts):
-                self._keeper.set_aside(refused.offsets)
-            return
+                self._keeper.set_aside(refused)
+            return False
         for part in parts:
             if self._holds(part.log):
                 part.log.stored[self.name] = part.next_offset
+                part.log.newest[self.name] = part.newest
                 part.log.folds[self.name].evict(part.log.verdicts.horizon.oldest(part.newest))
                 self._report(self.name, part.log, part.next_offset, part.newest)
         self._metrics.observe("flush_seconds", time.perf_counter() - started, self.name)
+        return True
 
     async def _may_store(self, parts: list[_Progress]) -> bool:
         """Waits until the agent to wait for has stored the records that the rows are folded from; false if they are
@@ -230,51 +238,72 @@ class Agent:
     def _holds(self, partition_log: PartitionLog) -> bool:
         return self._logs.get((partition_log.topic, partition_log.partition)) is partition_log
 
-    def _write(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
-        """In the flush thread: every table, then the checkpoints."""
+    def _write(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> dict[Partition, dict[int, str]]:
+        """In the flush thread: every table, then the checkpoints. Returns the records whose rows ClickHouse refuses,
+        and why; rows and checkpoints end before the first of each partition."""
         started = time.thread_time()
+        refused: dict[Partition, dict[int, str]] = {}
         for table, rows in tables.items():
             try:
                 self._sink.insert(table, rows)
             except RefusedByClickHouse as error:
-                if self._keeper is None or error.code not in BY_CONTENT:
+                if self._keeper is None or not table.startswith("raw_") or error.code not in BY_CONTENT:
                     raise
-                self._insert_but(table, rows, error)
+                refused |= self._insert_before(table, rows, error)
             self._metrics.count("rows_total", len(rows), self.name, table)
-        self._sink.insert("checkpoints", checkpoints.frame([self._checkpoint(part) for part in parts], self._now_ms()))
+        made = [self._checkpoint(part, tables, refused) for part in parts]
+        self._sink.insert("checkpoints", checkpoints.frame(made, self._now_ms()))
         self._metrics.count("stage_seconds_total", time.thread_time() - started, "flush")
+        return refused
 
-    def _insert_but(self, table: str, rows: pl.DataFrame, error: RefusedByClickHouse) -> None:
-        """Stores the rows without those that ClickHouse had taken before it began to refuse them; _RowsRefused if
-        there are others that it refuses."""
+    def _insert_before(
+        self, table: str, rows: pl.DataFrame, error: RefusedByClickHouse
+    ) -> dict[Partition, dict[int, str]]:
+        """Stores raw rows up to the first of each partition that ClickHouse refuses; returns those that it refuses.
+
+        What comes after them was judged with them, so it is not stored. Rows that ClickHouse had taken before it began
+        to refuse them are left as they are.
+        """
         found = self._sink.refused(table, rows)
         if not found:
             raise error
         held = self._sink.held(table, rows[list(found)])
-        topic = table.removeprefix("raw_")
         refused: dict[Partition, dict[int, str]] = {}
         for index, why in found.items():
             partition, offset = rows["partition"][index], rows["offset"][index]
             if (partition, offset) not in held:
-                refused.setdefault((topic, partition), {})[offset] = f"ClickHouse refuses its row: {why}"
-        if refused:
-            raise _RowsRefused(refused)
-        rest = rows.filter(~pl.arange(len(rows), eager=True).is_in(list(found)))
-        try:
-            self._sink.insert(table, rest)
-        except RefusedByClickHouse as another:
-            # A search finds only so many at once.
-            self._insert_but(table, rest, another)
+                where = (table.removeprefix("raw_"), partition)
+                refused.setdefault(where, {})[offset] = f"ClickHouse refuses its row: {why}"
+        before = ~pl.arange(len(rows), eager=True).is_in(list(found))
+        for (_, partition), offsets in refused.items():
+            before &= (rows["partition"] != partition) | (rows["offset"] < min(offsets))
+        if before.any():
+            try:
+                self._sink.insert(table, rows.filter(before))
+            except RefusedByClickHouse as another:
+                # A search finds only so many at once.
+                more = self._insert_before(table, rows.filter(before), another)
+                refused |= {where: {**refused.get(where, {}), **offsets} for where, offsets in more.items()}
+        return refused
 
-    def _checkpoint(self, part: _Progress) -> Checkpoint:
+    def _checkpoint(
+        self, part: _Progress, tables: dict[str, pl.DataFrame], refused: dict[Partition, dict[int, str]]
+    ) -> Checkpoint:
         topic_id, cluster_id, parameters = self._identity(part.log.topic)
+        next_offset, newest = part.next_offset, part.newest
+        if here := refused.get((part.log.topic, part.log.partition)):
+            next_offset, newest = min(here), part.log.newest[self.name]
+            rows = tables[f"raw_{part.log.topic}"]
+            before = rows.filter((pl.col("partition") == part.log.partition) & (pl.col("offset") < next_offset))
+            times, appended = (before[name].dt.epoch("ms").to_numpy() for name in ("event_time", "appended_at"))
+            newest = int(max(newest, reach(times, appended).max(initial=NEVER)))
         return Checkpoint(
             self.name,
             part.log.topic,
             part.log.partition,
             part.log.folds[self.name].version,
-            part.next_offset,
-            part.newest,
+            next_offset,
+            newest,
             topic_id,
             cluster_id,
             parameters,

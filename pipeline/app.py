@@ -27,7 +27,7 @@ from pipeline.folds.engagement import Engagement
 from pipeline.health import Health
 from pipeline.log import Batch, PartitionLog
 from pipeline.metrics import Metrics
-from pipeline.recovery import AgentSpec, Cluster, Partition, Recovery
+from pipeline.recovery import ARCHIVE, AgentSpec, Cluster, Partition, Recovery
 from pipeline.sink import LONGEST_WAIT, Sink, transient
 from pipeline.telemetry import Telemetry
 from pipeline.transport import BlockApp, BlockConsumer, Delivery
@@ -36,8 +36,6 @@ from schemas.topics import SOURCES
 
 log = logging.getLogger(__name__)
 
-ARCHIVE = "archive"
-"""The agent that stores the records of every topic; the others follow it."""
 AGENTS: tuple[AgentSpec, ...] = (
     AgentSpec(ARCHIVE, SOURCES, lambda settings, topic: Archive(topic)),
     AgentSpec("engagement", ("interactions",), lambda settings, topic: Engagement(settings.time_zone)),
@@ -235,7 +233,8 @@ class Worker:
                 continue
             checked = now
             lag = self._measure()
-            if not lag or self._sink.busy or now - self._blocked_at < 2 * LONGEST_WAIT:
+            reading = cast(BlockConsumer, self.app.consumer).reading
+            if (not lag and reading) or self._sink.busy or now - self._blocked_at < 2 * LONGEST_WAIT:
                 self._progress_at = now
             elif self._logs and now - self._progress_at > self._settings.watchdog:
                 self._leave(
@@ -310,6 +309,9 @@ class Worker:
         self._set_report(agent, partition_log, next_offset)
         self._set_newest(partition_log, newest)
         where = (partition_log.topic, partition_log.partition)
+        if agent == ARCHIVE and (aside := self._refused_rows.get(where)):
+            # They are dead letters now, which every recovery reads.
+            self._refused_rows[where] = {offset: why for offset, why in aside.items() if offset >= next_offset}
         fold = partition_log.folds[agent]
         self._metrics.set("state_rows", len(fold), agent, *where)
         stored = self.committable(TP(self._prefix + partition_log.topic, partition_log.partition)) or 0
@@ -365,15 +367,23 @@ class Worker:
         return tp.topic.removeprefix(self._prefix), tp.partition
 
 
+def consumer_group(settings: Settings) -> str:
+    """Name of the workers' consumer group. Each database has its own: two on the same topics must each read all."""
+    return f"{settings.topic_prefix}{settings.database}"
+
+
 def application(settings: Settings, index: int) -> BlockApp:
     """The Faust application of worker ``index``, configured; it has no agents yet."""
     return BlockApp(
-        f"{settings.topic_prefix}fanpulse",
+        consumer_group(settings),
         broker=broker_url(settings),
         broker_credentials=faust_credentials(settings),
         broker_session_timeout=settings.session_timeout,
         broker_heartbeat_interval=settings.session_timeout / 4,
         broker_commit_interval=1.0,
+        # Time without a fetch says nothing: while ClickHouse is away there is none, and a worker that was then sent out
+        # of the group would never fetch again, so never come back. The watchdog looks after a worker that hangs.
+        broker_max_poll_interval=1e9,
         broker_request_timeout=max(90.0, settings.session_timeout + 1),
         consumer_group_instance_id=f"{os.uname().nodename}-{index}" if settings.static_membership else None,
         consumer_auto_offset_reset="earliest",

@@ -12,7 +12,7 @@ from pipeline.block import Block
 from pipeline.decode import Decoder, Refused
 from pipeline.fold import Fold
 from pipeline.transport import Delivery
-from pipeline.verdict import Verdicts
+from pipeline.verdict import NEVER, Verdicts
 
 BY_CLICKHOUSE = "clickhouse"
 """Reason of a dead letter whose record is an event, but whose row ClickHouse does not take."""
@@ -41,7 +41,8 @@ class PartitionLog:
 
     It begins at ``position``, the lowest checkpoint of its agents, with the state that each stored there, and ends
     with the assignment: a rebalance makes new ones from ClickHouse, and what an old one still has under way is
-    ignored. ``stored`` is the next offset that each agent has not stored yet. ``set_aside`` are offsets of records
+    ignored. ``stored`` is the next offset that each agent has not stored yet, ``newest`` the newest
+    event time below it (``verdict.NEVER``: none). ``set_aside`` are offsets of records
     whose raw row ClickHouse refuses, and why: they are taken for records that are no events.
     ``on_batch(log, batch, seconds)`` is told of every block decoded, with the CPU seconds that it took.
     """
@@ -55,6 +56,7 @@ class PartitionLog:
         folds: dict[str, Fold],
         checkpoints: dict[str, int],
         position: int,
+        newest: Mapping[str, int] | None = None,
         set_aside: Mapping[int, str] | None = None,
         on_batch: Callable[["PartitionLog", Batch, float], None] = lambda log, batch, seconds: None,
     ) -> None:
@@ -63,6 +65,7 @@ class PartitionLog:
         self.folds = folds
         self.checkpoints = checkpoints
         self.stored = dict(checkpoints)
+        self.newest = dict.fromkeys(checkpoints, NEVER) | dict(newest or {})
         self.position = position
         self.verdicts = verdicts
         self._decoder = decoder

@@ -105,9 +105,20 @@ def migrate(settings: Settings, report: Callable[[Migration], None] = lambda _: 
             )
             report(migration)
             applied.append(migration)
+        _tidy(client)
         return applied
     finally:
         client.close()
+
+
+def _tidy(client: Client) -> None:
+    """Drops working tables that a verify or a worker killed a day ago or earlier left behind."""
+    left = client.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^scratch_[0-9a-f]{8}_') "
+        "AND metadata_modification_time < now() - INTERVAL 1 DAY"
+    ).result_rows
+    for (name,) in left:
+        client.command("DROP TABLE IF EXISTS {table:Identifier} SYNC", parameters={"table": name})
 
 
 def _done(client: Client) -> dict[int, str]:

@@ -18,6 +18,9 @@ from pipeline.log import BY_CLICKHOUSE, Batch, PartitionLog
 from pipeline.snapshot import SnapshotTable
 from pipeline.verdict import NEVER, Horizon, Verdicts
 
+ARCHIVE = "archive"
+"""The agent that stores the records of every topic; the others follow it."""
+
 Partition = tuple[str, int]
 """A source topic (without prefix) and a partition number."""
 
@@ -190,7 +193,8 @@ class Recovery:
                 folds[partition],
                 own[partition],
                 position[partition],
-                {**refused.get(partition, {}), **set_aside.get((topic, partition), {})},
+                {name: times[partition] for name, times in restored.items() if partition in times},
+                {**refused.get(partition, {}), **self._new(set_aside.get((topic, partition), {}), own[partition])},
                 self._on_batch,
             )
             for partition in partitions
@@ -223,6 +227,12 @@ class Recovery:
                 f"{where} begins at offset {earliest}, but agent {held.agent} stopped at {held.next_offset}: the "
                 "records between are beyond Kafka's retention and were never stored; use a new FANPULSE_DATABASE"
             )
+
+    @staticmethod
+    def _new(set_aside: Mapping[int, str], own: Mapping[str, int]) -> dict[int, str]:
+        """Of the records set aside those that the archive has not passed: below its checkpoint the tables have what
+        became of them."""
+        return {offset: why for offset, why in set_aside.items() if offset >= own.get(ARCHIVE, 0)}
 
     def _refused(self, client: Client, topic: str, position: Mapping[int, int]) -> dict[int, dict[int, str]]:
         """Offsets of records, still to be read by some agent, that are dead letters because ClickHouse refused their

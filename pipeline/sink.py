@@ -119,12 +119,19 @@ class Sink:
 
     def held(self, table: str, rows: pl.DataFrame) -> set[tuple[int, int]]:
         """Which (partition, offset) of raw rows the table has already."""
+        times = rows["event_time"].dt.epoch("ms")
         with contextlib.closing(self._connect()) as client:
             found = client.query(
                 "SELECT DISTINCT partition, `offset` FROM {table:Identifier} "
-                "WHERE has({partitions:Array(UInt16)}, partition) AND has({offsets:Array(Int64)}, `offset`)",
+                "WHERE event_time BETWEEN fromUnixTimestamp64Milli({first:Int64}, 'UTC') "
+                "AND fromUnixTimestamp64Milli({last:Int64}, 'UTC') "
+                "AND has({creators:Array(String)}, creator_id) "
+                "AND has({partitions:Array(UInt16)}, partition) AND has({offsets:Array(Int64)}, `offset`)",
                 parameters={
                     "table": table,
+                    "first": times.min(),
+                    "last": times.max(),
+                    "creators": rows["creator_id"].unique().to_list(),
                     "partitions": rows["partition"].unique().to_list(),
                     "offsets": rows["offset"].to_list(),
                 },
@@ -146,14 +153,18 @@ class Sink:
         arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
         wait = 0.1
         while True:
+            # Also before the first try: what comes after an insert that was given up must not be stored beyond it.
+            if self._stopping.is_set():
+                raise Stopped
             try:
-                if self._client is None:
-                    self._client = self._connect()
-                self._client.insert_arrow(table, arrow, settings=_INSERT)
+                client = self._client = self._client or self._connect()
+                client.insert_arrow(table, arrow, settings=_INSERT)
                 return
             except FAILURES as error:
                 if not transient(error):
                     raise RefusedByClickHouse(f"{table}: {_line(error)}", error_code(error)) from error
+                # It may come back at another address.
+                self._client = None
                 code = error_code(error)
                 reason = f"code {code}" if code else type(error).__name__
             self._on_wait(table, reason)

@@ -193,8 +193,15 @@ class BlockConsumer(Consumer):
         """None ends the round. Faust would, while the flow is stopped, seek to what Kafka has committed."""
         if not self._sought.is_set():
             await self.wait(self._sought)
+        assignment = self._assignments
         found, active = await super()._wait_next_records(timeout)
-        return found if self._sought.is_set() and self.flow_active else None, active
+        current = assignment == self._assignments and self._sought.is_set() and self.flow_active
+        return found if current else None, active
+
+    @property
+    def reading(self) -> bool:
+        """Whether everything assigned is restored, so that it is read."""
+        return bool(self._sought.is_set())
 
     async def perform_seek(self) -> None:
         """Begins to restore what is assigned and to seek where ClickHouse says; nothing is fetched before that.

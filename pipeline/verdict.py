@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from pipeline.block import Int64s
 from pipeline.dedupe import DedupeIndex, fingerprints
 
 AHEAD_MS = 300_000
@@ -27,6 +28,12 @@ class Horizon:
         return newest - self.lateness - self.late
 
 
+def reach(times: Int64s, appended: Int64s) -> Int64s:
+    """How far each event, at ``times`` and appended to the log then (UTC ms), may raise the newest event time."""
+    reached: Int64s = np.minimum(times, appended + AHEAD_MS)
+    return reached
+
+
 class Verdicts:
     """Watermark and dedupe index of one topic and partition, advanced in offset order."""
 
@@ -43,9 +50,9 @@ class Verdicts:
     def judge(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds ``late`` and ``duplicate`` (UInt8) and advances. A late event is not compared with others: who it
         repeats may be forgotten, so repair settles it from the raw tables."""
-        times = rows["event_time"].to_numpy()
-        reach = np.minimum(times, rows["appended"].to_numpy() + AHEAD_MS)
-        newest = np.maximum.accumulate(np.maximum(reach, self.newest)) if len(reach) else reach
+        times, appended = rows["event_time"].to_numpy(), rows["appended"].to_numpy()
+        reached = reach(times, appended)
+        newest = np.maximum.accumulate(np.maximum(reached, self.newest)) if len(reached) else reached
         late: npt.NDArray[np.bool_] = times < self.horizon.oldest(0) + newest
         duplicate = np.zeros(len(times), bool)
         on_time = ~late

@@ -31,6 +31,7 @@ class Rig:
 
     def __init__(self, rows: int = 1_000_000, own: int = 0, after: str | None = None) -> None:
         self.unstorable: set[int] = set()
+        self.refusing = ""
         self.there: set[tuple[int, int]] = set()
         self.told: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
@@ -58,10 +59,14 @@ class Rig:
         assert self.gate.wait(10)
         if self.error is not None:
             raise self.error
+        if table == self.refusing:
+            raise RefusedByClickHouse(f"{table}: no", 469)
         if table != "checkpoints" and self.unstorable & set(rows["offset"].to_list()):
             raise RefusedByClickHouse(f"{table}: no", 469)
         if table == "checkpoints":
             self.told.append((table, rows["next_offset"].to_list(), rows["partition"].to_list()))
+            if self.unstorable:
+                self.told.append(("newest", rows["newest"].dt.epoch("ms").to_list()))
         else:
             self.told.append((table, rows["offset"].to_list()))
 
@@ -252,16 +257,72 @@ def test_a_flush_that_is_stopped_reports_nothing() -> None:
     assert asyncio.run(run()).told == []
 
 
-def test_records_whose_rows_clickhouse_refuses_are_set_aside_without_a_checkpoint() -> None:
+WHY = "ClickHouse refuses its row: why"
+
+
+def test_records_whose_rows_clickhouse_refuses_are_set_aside_and_what_is_before_them_is_stored() -> None:
     async def run() -> Rig:
         rig = Rig()
-        rig.unstorable = {1, 3}
-        rig.agent.take(rig.delivery(0, True, True, True, True))
+        rig.unstorable = {2, 4}
+        rig.agent.take(rig.delivery(0, True, True, True, True, True))
         await rig.agent.flush()
         return rig
 
-    why = "ClickHouse refuses its row: why"
-    assert asyncio.run(run()).told == [("aside", {WHERE: {1: why, 3: why}})]
+    assert asyncio.run(run()).told == [
+        ("raw_interactions", [0, 1]),
+        ("checkpoints", [2], [0]),
+        ("newest", [NOW + 1]),
+        ("aside", {WHERE: {2: WHY, 4: WHY}}),
+    ]
+
+
+def test_nothing_before_the_first_refused_record_leaves_the_checkpoint_as_it_is() -> None:
+    async def run() -> Rig:
+        rig = Rig(own=3)
+        rig.logs[WHERE].newest["archive"] = NOW + 77
+        rig.unstorable = {3}
+        rig.agent.take(rig.delivery(0, True, True, True, True, True))
+        await rig.agent.flush()
+        return rig
+
+    assert asyncio.run(run()).told == [
+        ("checkpoints", [3], [0]),
+        ("newest", [NOW + 77]),
+        ("aside", {WHERE: {3: WHY}}),
+    ]
+
+
+def test_refused_rows_of_another_table_end_the_worker() -> None:
+    """Only raw rows are records; a table of dead letters that refuses is for people to mend."""
+
+    async def run() -> None:
+        rig = Rig()
+        rig.refusing = "dead_letters"
+        rig.agent.take(rig.delivery(0, True, False))
+        with pytest.raises(RefusedByClickHouse):
+            await rig.agent.flush()
+
+    asyncio.run(run())
+
+
+def test_after_a_flush_that_was_given_up_there_is_none() -> None:
+    """Its rows are taken from the folds: a later checkpoint would pass them."""
+
+    async def run() -> Rig:
+        rig = Rig(rows=2)
+        rig.error = Stopped()
+
+        async def stream() -> Any:
+            for start in range(0, 10, 2):
+                yield rig.delivery(start, True, True)
+                await asyncio.sleep(0.05)
+                rig.error = None
+
+        await rig.agent.run(stream())
+        await rig.agent.close()
+        return rig
+
+    assert asyncio.run(run()).told == []
 
 
 def test_rows_that_clickhouse_took_before_it_began_to_refuse_them_are_left_as_they_are() -> None:
@@ -274,7 +335,8 @@ def test_rows_that_clickhouse_took_before_it_began_to_refuse_them_are_left_as_th
         return rig
 
     told = asyncio.run(run()).told
-    assert told == [("raw_interactions", [0, 2]), ("checkpoints", [3], [0]), ("report", 3, NOW + 2)]
+    stored = [("raw_interactions", [0, 2]), ("checkpoints", [3], [0]), ("newest", [NOW + 2])]
+    assert told == [*stored, ("report", 3, NOW + 2)]
 
 
 def test_records_of_an_assignment_that_has_ended_are_not_set_aside() -> None:
@@ -289,7 +351,7 @@ def test_records_of_an_assignment_that_has_ended_are_not_set_aside() -> None:
         await rig.agent.flush()
         return rig
 
-    assert asyncio.run(run()).told == []
+    assert "aside" not in [told[0] for told in asyncio.run(run()).told]
 
 
 def test_an_agent_that_follows_another_stores_nothing_before_it() -> None:

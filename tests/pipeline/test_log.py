@@ -34,6 +34,7 @@ def log(
         folds,
         checkpoints,
         position,
+        None,
         set_aside,
         lambda *heard: told.append(heard[1]),
     )

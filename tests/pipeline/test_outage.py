@@ -108,3 +108,26 @@ def test_kafka_away_is_waited_for_and_does_not_hold_a_stop_up(own: Stack, tmp_pa
         verified(settings)
         assert worker.stop() == 0, worker.output()
     assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(before + 4000,)]
+
+
+def test_a_stop_while_clickhouse_is_away_loses_nothing(own: Stack, tmp_path: Path) -> None:
+    """It comes back while the worker ends: nothing may be stored beyond the flush that was given up."""
+    settings = own.settings.model_copy(update={"database": "fanpulse_stop", "topic_prefix": "stop."})
+    prepare(settings)
+    now = now_ms()
+    made = events(Random(3), 6000, now - DAY // 24, now)
+    with WorkerProcess(settings, tmp_path / "log", fetch_bytes=5000, flush_rows=50) as worker:
+        send(settings, "interactions", made[:500])
+        await_stored(settings, [worker])
+        kill(own, "clickhouse")
+        send(settings, "interactions", made[500:])
+        # The pause between two tries is longer by now than the time that a stop waits for a flush.
+        until(lambda: "trying again in 6" in worker.output(), "a long pause")
+        worker.process.terminate()
+        until(lambda: "stopped without a last flush" in worker.output(), "the flush to be given up")
+        own.up()
+        assert worker.process.wait(60) == 0, worker.output()
+    with WorkerProcess(settings, tmp_path / "second") as worker:
+        await_stored(settings, [worker])
+        verified(settings)
+    assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(6000,)]

@@ -27,6 +27,7 @@ from pipeline.migrate import migrate
 from pipeline.recovery import Cluster, Partition, Recovery, RefusedToStart
 from pipeline.sink import Sink
 from pipeline.transport import Delivery
+from pipeline.verdict import NEVER
 
 pytestmark = pytest.mark.stack
 
@@ -297,3 +298,20 @@ def test_blocks_that_do_not_follow_each_other_break_the_log(settings: Settings) 
         agent.take(worker.queues[agent.name].pop(0))
         with pytest.raises(Broken, match=r"interactions\[0\]: a block begins at \d+, but 10 was to come"):
             agent.take(worker.queues[agent.name].pop(0))
+
+
+def test_records_set_aside_count_only_from_the_checkpoint_of_the_archive_on(settings: Settings) -> None:
+    """Below it the tables say what became of them: here another worker stored the row after all."""
+    migrate(settings)
+    values: list[bytes | None] = [orjson.dumps(event(Random(1), number, NOW, kind="view")) for number in range(20)]
+    first = Worker(settings, sink(settings), 20)
+    first.fetch(values[:10], [NOW] * 20, 10)
+    asyncio.run(finish(first))
+    with database(settings) as client:
+        client.command("ALTER TABLE checkpoints DELETE WHERE agent = 'engagement'", settings={"mutations_sync": 1})
+    own = recovery(settings).load({WHERE}, {WHERE: 0}, {WHERE: 20}, {WHERE: {5: "why", 15: "why"}})[WHERE]
+    offsets = np.arange(20)
+    batch = own.read(Delivery(Block("t", 0, 0, 20, offsets, np.full(20, NOW), values), own))
+    assert [record.offset for record in batch.refused] == [15]
+    assert own.share("engagement", batch)["offset"].to_list() == [n for n in range(20) if n != 15]
+    assert own.newest == {"archive": NOW, "engagement": NEVER}

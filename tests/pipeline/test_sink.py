@@ -97,6 +97,22 @@ def test_stopping_ends_the_waiting() -> None:
         Sink(lambda: client, stopping).insert("t", ROWS)
 
 
+def test_nothing_is_stored_once_it_is_stopping() -> None:
+    """What comes after an insert that was given up would be stored beyond it."""
+    stopping, client = Hurried(), Client()
+    stopping.set()
+    with pytest.raises(Stopped):
+        Sink(lambda: client, stopping).insert("t", ROWS)
+    assert client.taken == []
+
+
+def test_a_server_that_comes_back_elsewhere_is_found() -> None:
+    made = [Client(ConnectionResetError()), Client()]
+    clients = iter(made)
+    Sink(lambda: next(clients), Hurried()).insert("t", ROWS)
+    assert [client.taken for client in made] == [[], [("t", 2)]]
+
+
 def test_a_block_sent_twice_is_never_dropped_by_clickhouse() -> None:
     """Its first try may have reached the table and not the views that hang on it."""
     client = Client()
