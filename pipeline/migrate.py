@@ -13,6 +13,8 @@ from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from infra.settings import Settings
 
+SCRATCH_HOURS = 24
+"""Working tables that are older are dropped: a verify takes minutes, a search for refused rows seconds."""
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS migrations
 (
@@ -112,10 +114,11 @@ def migrate(settings: Settings, report: Callable[[Migration], None] = lambda _: 
 
 
 def _tidy(client: Client) -> None:
-    """Drops working tables that a verify or a worker killed a day ago or earlier left behind."""
+    """Drops working tables that a killed verify or worker left behind."""
     left = client.query(
         "SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^scratch_[0-9a-f]{8}_') "
-        "AND metadata_modification_time < now() - INTERVAL 1 DAY"
+        "AND metadata_modification_time < now() - toIntervalHour({hours:UInt16})",
+        parameters={"hours": SCRATCH_HOURS},
     ).result_rows
     for (name,) in left:
         client.command("DROP TABLE IF EXISTS {table:Identifier} SYNC", parameters={"table": name})

@@ -1,7 +1,7 @@
 """Migrations: each once, never edited, every table and column explained."""
 
 import pytest
-from rig import ask
+from rig import ask, database, until
 
 from infra.errors import FanpulseError
 from infra.settings import Settings
@@ -56,3 +56,36 @@ def test_every_table_view_and_column_has_a_comment(settings: Settings) -> None:
     # Views with a parameter cannot name their columns; the plain views over them do.
     assert {table for table, _ in ask(settings, columns)} <= {"engagement_rolling_at", "engagement_by_content_at"}
     assert int(ask(settings, "SELECT count() FROM system.tables WHERE database = currentDatabase()")[0][0]) > 15
+
+
+def test_viewers_are_filled_anew_without_repeats(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of before migration 7 has counted the fan of a repeat that named another video."""
+    known = migrations()
+    monkeypatch.setattr(module, "migrations", lambda: known[:6])
+    migrate(settings)
+    columns = "partition, `offset`, appended_at, event_id, event_time, platform, fan, creator_id, content_id, kind"
+    with database(settings) as client:
+        for offset, video, duplicate in ((1, "v", 0), (2, "other", 1)):
+            client.command(
+                f"INSERT INTO raw_interactions ({columns}, duplicate) "
+                f"SELECT 0, {offset}, now64(3), 'e', now64(3) - INTERVAL 1 HOUR, 'douyin', 1, 'c', '{video}', 'view', "
+                f"{duplicate}"
+            )
+    seen = "SELECT content_id, uniqMerge(viewers) FROM viewers_{} GROUP BY content_id ORDER BY content_id"
+    for grain in ("minute", "hour"):
+        assert ask(settings, seen.format(grain)) == [("other", 1), ("v", 1)]
+    monkeypatch.setattr(module, "migrations", lambda: known)
+    migrate(settings)
+    for grain in ("minute", "hour"):
+        assert ask(settings, seen.format(grain)) == [("v", 1)]
+
+
+def test_working_tables_of_yesterday_are_dropped(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(settings)
+    with database(settings) as client:
+        client.command("CREATE TABLE scratch_0123abcd_raw_gifts (a UInt8) ENGINE = Null")
+    names = "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'scratch%'"
+    migrate(settings)
+    assert len(ask(settings, names)) == 1
+    monkeypatch.setattr(module, "SCRATCH_HOURS", 0)
+    until(lambda: (migrate(settings), ask(settings, names))[1] == [], "it to be dropped")
