@@ -1,6 +1,7 @@
 """A proxy before ClickHouse that can hold an INSERT back: the hand of a worker that lets go late."""
 
 import asyncio
+import io
 import re
 import socket
 import threading
@@ -183,7 +184,7 @@ class Proxy:
         async with self._session.request(
             request.method,
             url,
-            data=_pieces(body) if chunked else body or None,
+            data=_pieces(body) if chunked else io.BytesIO(body) if body else None,
             headers=headers,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
             allow_redirects=False,

@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 from chaos.compare import compare
 from chaos.feed import Feed, Mix
-from chaos.fleet import DEADLINE, Fleet, Recoveries, until
+from chaos.fleet import AWAY, DEADLINE, Fleet, Recoveries, until
 from chaos.report import Outcome
 from chaos.truth import Sent, TruthLog
 from infra.connect import clickhouse_client
@@ -72,6 +72,11 @@ class Scene:
             feed.stop()
         self._parts.close()
         self.outcome.seconds = time.monotonic() - self._began
+        # A scenario that is cut off may leave ClickHouse away; then its database goes with the home.
+        with contextlib.suppress(*AWAY):
+            self._drop()
+
+    def _drop(self) -> None:
         if not self._keep:
             with contextlib.closing(clickhouse_client(self.settings, database="system")) as client:
                 client.command(f"DROP DATABASE IF EXISTS {self.settings.database} SYNC")

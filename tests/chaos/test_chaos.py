@@ -23,6 +23,11 @@ from chaos.worker import POINTS
 from infra.settings import Settings
 from infra.stack import Stack
 
+# kafka-python leaves sockets to the garbage collector whose broker was killed.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 ROOT = Path(__file__).parents[2]
 
 
