@@ -7,6 +7,7 @@ import pytest
 import typer.main
 from pages import PAGES, ROOT, blocks, prose
 
+from chaos.scenarios import SCENARIOS
 from fanpulse.cli import COMMANDS, _application
 from infra.settings import PREFIX, Settings
 
@@ -48,6 +49,22 @@ def test_named_tests_exist(page: Path) -> None:
             assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (
                 name
             )
+
+
+@EVERY
+def test_tests_and_scenarios_named_alone_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    known = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in [
+            file.name,
+            *re.findall(r"^(?:async )?def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE),
+        ]
+    }
+    assert set(re.findall(r"`(test_\w+(?:\.py)?)`", text)) <= known
+    for named in re.findall(r"`chaos: ([^`]+)`", text):
+        assert named in SCENARIOS, named
 
 
 @EVERY
