@@ -180,9 +180,13 @@ def dead_hand(scene: Scene) -> None:
             further()
             land(rule, f"late insert: a second table of {pair[0]}")
             if number < frozen:
+                # It learns that its insert is stored, and that others have its partitions. What it would store after
+                # that is held for good, so it must not stay.
                 hand.signal(signal.SIGCONT)
-                scene.recovered(fleet)
+                time.sleep(2.0)
+                hand.check()
                 hand.signal(signal.SIGKILL)
+                scene.recovered(fleet)
         for number in range(twice):
             scene.say(f"dead hands of two generations, {number + 1} of {twice}")
             rules = []
