@@ -592,6 +592,8 @@ def _offsets(scene: Scene, share: float) -> None:
         TopicPartition(settings.topic_prefix + topic, partition): OffsetAndMetadata(int(end * share), "", -1)
         for (topic, partition), end in end_offsets(settings).items()
     }
+    # A static member that has stopped is in the group until its session ends.
+    until(lambda: not _members(scene), "the group to be empty")
     with contextlib.closing(kafka_admin(settings)) as admin:
         answers = admin.alter_group_offsets(consumer_group(settings), wanted)
     if refused := [error for error in answers.values() if getattr(error, "errno", 0)]:

@@ -132,6 +132,8 @@ class Worker:
                 self._metrics.count("assignments_total", 1)
                 self._metrics.set("recovery_seconds", time.monotonic() - began)
                 log.info("restored %d partitions in %.2f s", len(logs), time.monotonic() - began)
+            elif not held:
+                log.info("restored 0 partitions: other workers have them all")
             self._progress_at = time.monotonic()
             return {tp: self._logs[where].position for tp, where in held.items()}
 

@@ -5,6 +5,7 @@ import logging
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
 import polars as pl
@@ -42,6 +43,10 @@ SAMPLE = 50
 """Rows tried one by one before the refused ones are searched for."""
 FOUND_AT_ONCE = 1_000
 """Refused rows that one search finds at most; what is left is found when the others are stored."""
+SEARCH = 10.0
+"""Seconds after which a search that has found something ends."""
+PIECE = 1_000
+"""Rows that a search tries at once."""
 
 
 class RefusedByClickHouse(Exception):
@@ -86,7 +91,8 @@ class Sink:
             self._inserting.discard(threading.get_ident())
 
     def refused(self, table: str, rows: pl.DataFrame) -> dict[int, str]:
-        """Which of the rows ClickHouse refuses for what they contain, and why, by index; at most ``FOUND_AT_ONCE``.
+        """Which of the rows ClickHouse refuses for what they contain, and why, by index: the first ones, as many as are
+        found in about ``SEARCH`` seconds, at most ``FOUND_AT_ONCE``.
 
         They are tried, and nothing is stored: on an empty table of the same columns and constraints. Raises
         RefusedByClickHouse if most rows are refused, for then it is the table that is wrong; or Stopped.
@@ -103,16 +109,21 @@ class Sink:
                         f"that is wrong: {sample[-1]}"
                     )
                 found: dict[int, str] = {}
-                waiting = [range(len(rows))]
-                while waiting and len(found) < FOUND_AT_ONCE:
+                # From the top of the list, so from the first row to the last, in pieces that are quickly tried.
+                waiting = [range(at, min(at + PIECE, len(rows))) for at in range(0, len(rows), PIECE)][::-1]
+                end = time.monotonic() + SEARCH
+                while waiting and len(found) < FOUND_AT_ONCE and not (found and time.monotonic() > end):
                     span = waiting.pop()
                     if not (why := self._try(probe, rows[span.start : span.stop])):
                         continue
                     if len(span) == 1:
                         found[span.start] = why
-                    else:
-                        half = (span.start + span.stop) // 2
-                        waiting += [range(half, span.stop), range(span.start, half)]
+                        continue
+                    # Most errors name the row; whether it is that one alone is tried all the same.
+                    named = re.search(r"\brow (\d+)\b", why)
+                    at = span.start + (min(max(int(named[1]), 1), len(span)) - 1 if named else len(span) // 2)
+                    parts = (range(span.start, at), range(at, at + 1), range(at + 1, span.stop))
+                    waiting += [part for part in reversed(parts) if part]
                 return found
             finally:
                 client.command(f"DROP TABLE IF EXISTS {probe} SYNC")
