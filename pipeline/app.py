@@ -44,6 +44,8 @@ AGENTS: tuple[AgentSpec, ...] = (
 
 TICK = 0.1
 """Seconds between looks at what is due."""
+ANSWER = 60.0
+"""Seconds that Kafka may take to say where a log ends."""
 FAREWELL = 8.0
 """Seconds that a worker that has stored everything takes to leave Kafka at most."""
 
@@ -114,17 +116,20 @@ class Worker:
             fresh = {tp: where for tp, where in held.items() if where not in self._logs}
             if fresh:
                 earliest = await consumer.earliest_offsets(*fresh)
-                end = await consumer.highwaters(*fresh)
-                logs = await self._restore(
-                    set(fresh.values()),
-                    {self._partition(TP(*tp)): offset for tp, offset in earliest.items()},
-                    {self._partition(TP(*tp)): offset for tp, offset in end.items()},
-                )
+                loop, end = asyncio.get_running_loop(), {}
+
+                def ends() -> dict[Partition, int]:
+                    asked = asyncio.run_coroutine_threadsafe(consumer.highwaters(*fresh), loop).result(ANSWER)
+                    end.update({self._partition(TP(*tp)): offset for tp, offset in asked.items()})
+                    return end
+
+                begin = {self._partition(TP(*tp)): offset for tp, offset in earliest.items()}
+                logs = await self._restore(set(fresh.values()), begin, ends)
                 if assignment != self._assignment:
                     return {}
                 self._logs.update(logs)
                 # Until the first fetch, what lags is known from here: a fetch that never comes is noticed.
-                self._ends.update({self._partition(TP(*tp)): offset for tp, offset in end.items()})
+                self._ends.update(end)
                 for partition_log in logs.values():
                     for agent, offset in partition_log.checkpoints.items():
                         self._set_report(agent, partition_log, offset)
@@ -138,12 +143,12 @@ class Worker:
             return {tp: self._logs[where].position for tp, where in held.items()}
 
     async def _restore(
-        self, held: set[Partition], earliest: dict[Partition, int], end: dict[Partition, int]
+        self, held: set[Partition], earliest: dict[Partition, int], ends: Callable[[], dict[Partition, int]]
     ) -> dict[Partition, PartitionLog]:
         """The logs of partitions, from ClickHouse, waiting for it where it is away."""
         while True:
             try:
-                return await asyncio.to_thread(self._recovery.load, held, earliest, end, self._refused_rows)
+                return await asyncio.to_thread(self._recovery.load, held, earliest, ends, self._refused_rows)
             except Exception as error:
                 if not transient(error):
                     log.exception("cannot restore")

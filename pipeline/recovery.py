@@ -75,18 +75,20 @@ class Recovery:
         self,
         held: set[Partition],
         earliest: Mapping[Partition, int],
-        end: Mapping[Partition, int],
+        ends: Callable[[], Mapping[Partition, int]],
         set_aside: Mapping[Partition, Mapping[int, str]] | None = None,
     ) -> dict[Partition, PartitionLog]:
         """A log for each partition, as at the lowest checkpoint of its agents.
 
-        ``earliest`` and ``end`` are Kafka's offsets. ``set_aside`` are records whose rows ClickHouse refuses, and why,
-        beside those that are dead letters for that already. Raises RefusedToStart where offsets, the cluster, the
-        topic, or a setting contradict the checkpoints.
+        ``earliest`` and ``ends`` are Kafka's offsets; the ends are asked for once the checkpoints are read: other
+        workers may have gone on while this one was frozen or waited for ClickHouse. ``set_aside`` are records whose
+        rows ClickHouse refuses, and why, beside those that are dead letters for that already. Raises RefusedToStart
+        where offsets, the cluster, the topic, or a setting contradict the checkpoints.
         """
         client = self._connect()
         try:
             stored = {(c.agent, c.topic, c.partition, c.fold_version): c for c in checkpoints.read(client)}
+            end = ends()
             stored |= self._begin(client, held, earliest, {where[1:3] for where in stored})
             logs = {}
             for topic in sorted({topic for topic, _ in held}):

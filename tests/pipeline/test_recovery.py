@@ -83,7 +83,7 @@ class Worker:
     """What a worker process has in memory: logs from ClickHouse, agents, and blocks on their way to them."""
 
     def __init__(self, settings: Settings, hands: Any, end: int, earliest: int = 0) -> None:
-        self.logs = recovery(settings).load({WHERE}, {WHERE: earliest}, {WHERE: end})
+        self.logs = recovery(settings).load({WHERE}, {WHERE: earliest}, lambda: {WHERE: end})
         self.reported: dict[str, int] = {}
         parameters = checkpoints.parameters(settings)
         self.agents = [
@@ -248,7 +248,7 @@ def test_a_log_that_is_not_the_one_of_the_database_is_refused(
     migrate(settings)
     stored(settings, **changed)
     with pytest.raises(RefusedToStart, match=reason) as refused:
-        recovery(settings).load({WHERE}, {WHERE: earliest}, {WHERE: end})
+        recovery(settings).load({WHERE}, {WHERE: earliest}, lambda: {WHERE: end})
     assert refused.value.exit_code == 3
     assert "\n" not in refused.value.message
 
@@ -273,7 +273,7 @@ def test_rows_without_checkpoints_are_refused_when_the_log_is_no_longer_whole(se
 def test_at_the_bounds_of_the_log_nothing_is_refused(settings: Settings) -> None:
     migrate(settings)
     stored(settings)
-    logs = recovery(settings).load({WHERE}, {WHERE: 50}, {WHERE: 50})
+    logs = recovery(settings).load({WHERE}, {WHERE: 50}, lambda: {WHERE: 50})
     assert (logs[WHERE].position, logs[WHERE].verdicts.newest) == (50, NOW)
 
 
@@ -281,7 +281,7 @@ def test_partitions_are_restored_apart(settings: Settings) -> None:
     migrate(settings)
     stored(settings)
     held: set[Partition] = {WHERE, ("interactions", 1)}
-    logs = recovery(settings).load(held, dict.fromkeys(held, 0), dict.fromkeys(held, 90))
+    logs = recovery(settings).load(held, dict.fromkeys(held, 0), lambda: dict.fromkeys(held, 90))
     assert {where: found.position for where, found in logs.items()} == {WHERE: 50, ("interactions", 1): 0}
     assert logs["interactions", 1].checkpoints == {"archive": 0, "engagement": 0}
 
@@ -309,9 +309,40 @@ def test_records_set_aside_count_only_from_the_checkpoint_of_the_archive_on(sett
     asyncio.run(finish(first))
     with database(settings) as client:
         client.command("ALTER TABLE checkpoints DELETE WHERE agent = 'engagement'", settings={"mutations_sync": 1})
-    own = recovery(settings).load({WHERE}, {WHERE: 0}, {WHERE: 20}, {WHERE: {5: "why", 15: "why"}})[WHERE]
+    own = recovery(settings).load({WHERE}, {WHERE: 0}, lambda: {WHERE: 20}, {WHERE: {5: "why", 15: "why"}})[WHERE]
     offsets = np.arange(20)
     batch = own.read(Delivery(Block("t", 0, 0, 20, offsets, np.full(20, NOW), values), own))
     assert [record.offset for record in batch.refused] == [15]
     assert own.share("engagement", batch)["offset"].to_list() == [n for n in range(20) if n != 15]
     assert own.newest == {"archive": NOW, "engagement": NEVER}
+
+
+def test_the_end_of_the_log_is_asked_for_after_the_checkpoints(settings: Settings) -> None:
+    """Others go on while a worker is frozen: an end from before would seem to lie below what they have stored."""
+    migrate(settings)
+    values: list[bytes | None] = [orjson.dumps(event(Random(1), number, NOW, kind="view")) for number in range(20)]
+    first = Worker(settings, sink(settings), 20)
+    first.fetch(values[:10], [NOW] * 20, 10)
+    asyncio.run(finish(first))
+    own = recovery(settings)
+    end = {WHERE: 10}
+
+    class Frozen:
+        """A client at whose first answer the worker stands still, while another stores the rest."""
+
+        def __init__(self) -> None:
+            self._client = clickhouse_client(settings)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._client, name)
+
+        def query(self, *args: Any, **kwargs: Any) -> Any:
+            if end[WHERE] == 10:
+                end[WHERE] = 20
+                other = Worker(settings, sink(settings), 20)
+                other.fetch(values, [NOW] * 20, 20)
+                asyncio.run(finish(other))
+            return self._client.query(*args, **kwargs)
+
+    own._connect = Frozen  # type: ignore[assignment]
+    assert own.load({WHERE}, {WHERE: 0}, lambda: dict(end))[WHERE].position == 20
