@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,10 @@ def _lowest(client: Client, partitions: int) -> dict[Partition, int]:
     }
 
 
+IDLE = 25.0
+"""Seconds after which a worker is taken to be left without partitions, if the others have them all."""
+
+
 class WorkerProcess:
     """A worker process (``chaos.worker``), started. ``arguments`` are that module's; ``environment`` names settings."""
 
@@ -131,6 +136,11 @@ class WorkerProcess:
     def restored(self) -> int:
         """How often it was given partitions and restored them."""
         return self.output().count(": restored ")
+
+    def held(self) -> int:
+        """How many partitions it restored last; it may have lost some since."""
+        found = re.findall(r": restored (\d+) partitions", self.output())
+        return int(found[-1]) if found else 0
 
     def memory(self) -> int:
         """Resident memory, bytes; 0 if it has ended."""
@@ -225,10 +235,18 @@ class Fleet:
         return worker
 
     def begun(self, *indices: int) -> None:
-        """Waits until these workers (none named: all) have restored their partitions."""
+        """Waits until these workers (none named: all) have restored their partitions, or the others have them all:
+        shares are rounded up, so one may be left without."""
+        everything = len(SOURCES) * self._settings.partitions
         for index in indices or self.indices:
-            worker = self._workers[index]
-            until(worker.restored, f"worker {index} to begin", worker.check)
+            worker, idle_at = self._workers[index], time.monotonic() + IDLE
+
+            def begun(worker: WorkerProcess = worker, idle_at: float = idle_at) -> bool:
+                if worker.restored():
+                    return True
+                return time.monotonic() > idle_at and sum(each.held() for each in self.workers) >= everything
+
+            until(begun, f"worker {index} to begin", worker.check)
 
     def kill(self, index: int) -> None:
         """kill -9."""
