@@ -502,7 +502,7 @@ def poison(scene: Scene) -> None:
             fleet.kill(index)
             fleet.start(index)
             scene.hit("kill among refused records")
-            # Agents that follow the archive move on when refusals pause (DESIGN.md, what is not guaranteed): at the end.
+            # Agents that follow the archive move on when refusals pause, so at the end (DESIGN.md).
             fleet.begun()
         scene.enough(feed, scene.pick(10_000, 200_000))
         scene.finish(fleet)
