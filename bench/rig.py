@@ -2,13 +2,10 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from bench.events import chunks
 from bench.result import Wrong
@@ -16,8 +13,8 @@ from infra.clickhouse import clickhouse_service
 from infra.connect import clickhouse_client, kafka_producer
 from infra.home import Home
 from infra.kafka import kafka_service
-from infra.settings import PREFIX, Settings, load
-from infra.stack import Stack
+from infra.settings import PREFIX, Settings
+from infra.stack import temporary
 from infra.topics import ensure_topics
 from pipeline.migrate import migrate
 
@@ -34,16 +31,9 @@ def stack() -> Iterator[Settings]:
     kept = {PREFIX + name for name in TUNING}
     for name in [name for name in os.environ if name.startswith(PREFIX) and name not in kept]:
         del os.environ[name]
-    home = Path(tempfile.mkdtemp(prefix="fpb-"))
-    settings = load(home)
-    local = Stack(settings)
-    try:
-        local.up()
-        ensure_topics(settings)
-        yield settings
-    finally:
-        local.down()
-        shutil.rmtree(home, ignore_errors=True)
+    with temporary("fpb-") as local:
+        ensure_topics(local.settings)
+        yield local.settings
 
 
 def pids(settings: Settings) -> dict[str, int]:

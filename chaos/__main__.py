@@ -5,10 +5,8 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,8 +23,8 @@ from chaos.report import Outcome, show
 from chaos.scenarios import SCENARIOS
 from chaos.scene import Scene
 from infra.errors import FanpulseError
-from infra.settings import PREFIX, Settings
-from infra.stack import Stack
+from infra.settings import PREFIX
+from infra.stack import Stack, temporary
 
 
 def run(stack: Stack, name: str, seed: int, quick: bool, say: Callable[[str], None], keep: bool = False) -> Outcome:
@@ -47,25 +45,6 @@ def run(stack: Stack, name: str, seed: int, quick: bool, say: Callable[[str], No
 def _place(error: Exception) -> str:
     """Files and lines that an exception came through."""
     return " < ".join(f"{Path(each.filename).name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__))
-
-
-@contextlib.contextmanager
-def home(keep: bool) -> Iterator[Stack]:
-    """A running stack in a home of its own, taken away at the end, however that comes."""
-    path = Path(tempfile.mkdtemp(prefix="fanpulse-chaos-"))
-    stack = Stack(Settings(home=path))
-    try:
-        stack.up()
-        yield stack
-    finally:
-        # A second Ctrl-C must not leave a broker behind.
-        former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stack.down()
-        if keep:
-            print(f"chaos: kept {path}; look with: fanpulse up --home {path}", file=sys.stderr)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-        signal.signal(signal.SIGINT, former)
 
 
 def main() -> None:
@@ -97,7 +76,11 @@ def main() -> None:
     outcomes: list[Outcome] = []
     code = 0
     try:
-        with home(given.keep) as stack:
+        with temporary("fanpulse-chaos-", given.keep) as stack:
+            if given.keep:
+                print(
+                    f"chaos: keeps {stack.home.path}; look with: fanpulse up --home {stack.home.path}", file=sys.stderr
+                )
             for name in given.only or SCENARIOS:
                 with _saying(progress, name) as say:
                     outcomes.append(run(stack, name, given.seed, given.quick, say, given.keep))

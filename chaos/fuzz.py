@@ -7,17 +7,14 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -38,7 +35,7 @@ from infra.connect import clickhouse_client, kafka_producer
 from infra.errors import FanpulseError
 from infra.home import fan_key
 from infra.settings import PREFIX, Settings
-from infra.stack import Stack
+from infra.stack import Stack, temporary
 from infra.topics import ensure_topics
 from pipeline.block import Block
 from pipeline.dead_letters import SHOWN_BYTES
@@ -848,19 +845,6 @@ def as_json(found: Found) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _stack() -> Iterator[Stack]:
-    """A Kafka and a ClickHouse of our own, taken away at the end."""
-    home = Path(tempfile.mkdtemp(prefix="fanpulse-fuzz-"))
-    stack = Stack(Settings(home=home))
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.down()
-        shutil.rmtree(home, ignore_errors=True)
-
-
 def main() -> None:
     """Exit code 0: no difference; 1: a difference, or the worker ended; 2: cannot run; 130: interrupted."""
     parser = argparse.ArgumentParser("python -m chaos.fuzz", description=__doc__)
@@ -885,7 +869,7 @@ def main() -> None:
     try:
         found = fuzz(given.seed, given.payloads, say)
         if given.kafka and not found.difference:
-            with _stack() as stack:
+            with temporary("fanpulse-fuzz-") as stack:
                 through_kafka(stack, given.seed, given.kafka, found, say)
     except Wrong as error:
         found.difference = str(error)

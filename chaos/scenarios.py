@@ -502,8 +502,7 @@ def poison(scene: Scene) -> None:
             fleet.kill(index)
             fleet.start(index)
             scene.hit("kill among refused records")
-            # Agents that follow the archive move on when refusals pause, so at the end (DESIGN.md).
-            fleet.begun()
+            scene.recovered(fleet)
         scene.enough(feed, scene.pick(10_000, 200_000))
         scene.finish(fleet)
         letters = ask(scene.settings, "SELECT reason, count() FROM dead_letters FINAL GROUP BY reason ORDER BY reason")

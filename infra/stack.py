@@ -1,10 +1,15 @@
 """The services that fanpulse needs, taken together: started, stopped, looked at."""
 
 import contextlib
-from collections.abc import Callable
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from infra.clickhouse import clickhouse_service, start_clickhouse
@@ -13,7 +18,7 @@ from infra.errors import InfraError
 from infra.home import Home
 from infra.kafka import kafka_service, start_kafka
 from infra.process import Service
-from infra.settings import Settings
+from infra.settings import Settings, load
 
 
 @dataclass(frozen=True)
@@ -116,3 +121,31 @@ def _named_row(name: str, address: str, ask: Callable[[], str]) -> ServiceRow:
         return ServiceRow(name, "running", address, None, None, f"named in the settings, {ask()}")
     except InfraError as error:
         return ServiceRow(name, "silent", address, None, None, error.message)
+
+
+@contextlib.contextmanager
+def temporary(prefix: str, keep: bool = False) -> Iterator[Stack]:
+    """A running stack in a new home in the temporary folder, stopped at the end, however that comes; then the home is
+    removed, unless it is to be kept."""
+    stack = Stack(load(Path(tempfile.mkdtemp(prefix=prefix))))
+    try:
+        stack.up()
+        yield stack
+    finally:
+        with _uninterrupted():
+            stack.down()
+            if not keep:
+                shutil.rmtree(stack.home.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not leave a broker behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)

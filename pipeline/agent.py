@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pipeline import checkpoint as checkpoints
 from pipeline.checkpoint import Checkpoint
 from pipeline.dead_letters import dead_letter_rows
 from pipeline.decode import Refused
-from pipeline.log import PartitionLog
+from pipeline.log import Batch, PartitionLog
 from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Partition
 from pipeline.sink import BY_CONTENT, RefusedByClickHouse, Sink, Stopped
@@ -21,7 +22,7 @@ from pipeline.transport import Delivery
 from pipeline.verdict import NEVER, reach
 
 LOOK = 0.02
-"""Seconds between looks at what another agent has stored."""
+"""Seconds between looks at what another agent has stored, while too much waits for it."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Agent:
     ``logs`` are the partitions held now, shared with the worker. ``identity`` gives the checkpoint's cluster id,
     topic id and parameters for a topic.
 
-    ``keeper`` is for the one agent of a topic that stores its records; None for the others. These store nothing of a
-    record that the agent named in ``after`` has not stored: a record that ClickHouse refuses is then in no figure.
+    ``keeper`` is for the one agent of a topic that stores its records; None for the others. These fold no record that
+    the agent named in ``after`` has not stored: a record that ClickHouse refuses is then in no figure.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Agent:
         self._report = report
         self._keeper = keeper
         self._after = after
-        self._closing = False
+        self._unfolded: deque[tuple[PartitionLog, Batch]] = deque()
         self._cut_off = False
         self._clock = clock
         self._progress: dict[Partition, _Progress] = {}
@@ -102,34 +103,50 @@ class Agent:
 
     async def run(self, stream: AsyncIterable[Delivery]) -> None:
         """Folds every block of the stream. Once enough rows wait they are written beside it; the stream is held back
-        only while the flush before that is still under way, so at most about twice as many rows are in memory."""
+        only while the flush before that is still under way, so at most about twice as many rows are in memory. It is
+        held back as well while as many wait to be folded."""
         async for delivery in stream:
             self.take(delivery)
+            while sum(len(batch.rows) for _, batch in self._unfolded) >= self._policy.rows:
+                await asyncio.sleep(LOOK)
+                self._fold()
             if self._waiting >= self._policy.rows:
                 await self._settled()
                 if self._waiting >= self._policy.rows:
                     self._start_flush()
 
     def take(self, delivery: Delivery) -> None:
-        """Folds one block, unless it belongs to an assignment that has ended. Broken if one before it is missing."""
-        if delivery.reader is None:
-            return
-        partition_log: PartitionLog = delivery.reader
-        where = (partition_log.topic, partition_log.partition)
-        if self._logs.get(where) is not partition_log:
-            return
-        batch = partition_log.read(delivery)
+        """Folds one block once it may, unless it belongs to an assignment that has ended. Broken if one before it is
+        missing."""
+        partition_log: PartitionLog | None = delivery.reader
+        if partition_log is not None and self._holds(partition_log):
+            self._unfolded.append((partition_log, partition_log.read(delivery)))
+            self._fold()
+
+    def _fold(self) -> None:
+        """Folds the batches that it may: those that the agent it follows has stored."""
         started = time.thread_time()
-        rows = partition_log.share(self.name, batch)
-        partition_log.folds[self.name].apply(rows)
-        progress = self._progress.get(where)
-        if progress is None or progress.log is not partition_log:
-            progress = self._progress[where] = _Progress(partition_log, batch.next, batch.newest)
-        progress.next_offset, progress.newest = batch.next, batch.newest
-        if self._keeper is not None:
-            own = partition_log.checkpoints[self.name]
-            progress.refused.extend(record for record in batch.refused if record.offset >= own)
-        self._waiting += len(rows) + len(batch.refused)
+        unfolded, self._unfolded = self._unfolded, deque()
+        behind: set[PartitionLog] = set()
+        for partition_log, batch in unfolded:
+            if not self._holds(partition_log):
+                continue
+            if self._after is not None and partition_log.stored[self._after] < batch.next:
+                behind.add(partition_log)
+            if partition_log in behind:
+                self._unfolded.append((partition_log, batch))
+                continue
+            rows = partition_log.share(self.name, batch)
+            partition_log.folds[self.name].apply(rows)
+            where = (partition_log.topic, partition_log.partition)
+            progress = self._progress.get(where)
+            if progress is None or progress.log is not partition_log:
+                progress = self._progress[where] = _Progress(partition_log, batch.next, batch.newest)
+            progress.next_offset, progress.newest = batch.next, batch.newest
+            if self._keeper is not None:
+                own = partition_log.checkpoints[self.name]
+                progress.refused.extend(record for record in batch.refused if record.offset >= own)
+            self._waiting += len(rows) + len(batch.refused)
         self._metrics.count("stage_seconds_total", time.thread_time() - started, self.name)
 
     def tick(self, now: float) -> None:
@@ -141,21 +158,18 @@ class Agent:
             self._flush.result()
         elif self._flush is not None:
             return
+        self._fold()
         if self._progress and now - self._flushed_at >= self._policy.interval:
             self._flushed_at = now
             self._start_flush()
 
     async def flush(self) -> None:
-        """Writes all that is folded, after the flush under way, and waits for it."""
+        """Writes all that may be folded by now, after the flush under way, and waits for it."""
         await self._settled()
+        self._fold()
         if self._progress:
             self._start_flush()
             await self._settled()
-
-    async def close(self) -> None:
-        """Writes what is folded, as far as it may be stored by now; for a worker that stops."""
-        self._closing = True
-        await self.flush()
 
     async def _settled(self) -> None:
         """Waits until no flush is under way; raises what the last one raised."""
@@ -174,7 +188,7 @@ class Agent:
         started = time.thread_time()
         progress, self._progress = self._progress, {}
         self._waiting = 0
-        current = [part for where, part in progress.items() if self._logs.get(where) is part.log]
+        current = [part for part in progress.values() if self._holds(part.log)]
         if not current:
             return
         tables: dict[str, list[pl.DataFrame]] = {}
@@ -199,8 +213,6 @@ class Agent:
     async def _store_all(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> bool:
         """False if not all could be stored."""
         started = time.perf_counter()
-        if not await self._may_store(parts):
-            return False
         if self._keeper is not None:
             for part in parts:
                 if part.refused:
@@ -224,15 +236,6 @@ class Agent:
                 part.log.folds[self.name].evict(part.log.verdicts.horizon.oldest(part.newest))
                 self._report(self.name, part.log, part.next_offset, part.newest)
         self._metrics.observe("flush_seconds", time.perf_counter() - started, self.name)
-        return True
-
-    async def _may_store(self, parts: list[_Progress]) -> bool:
-        """Waits until the agent to wait for has stored the records that the rows are folded from; false if they are
-        not to be stored any more."""
-        while self._after is not None and any(part.log.stored[self._after] < part.next_offset for part in parts):
-            if self._closing or not all(self._holds(part.log) for part in parts):
-                return False
-            await asyncio.sleep(LOOK)
         return True
 
     def _holds(self, partition_log: PartitionLog) -> bool:

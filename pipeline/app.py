@@ -212,7 +212,7 @@ class Worker:
         try:
             async with asyncio.timeout(5.0):
                 for agent in self._agents:
-                    await agent.close()
+                    await agent.flush()
             self._measure()
         except (TimeoutError, Exception) as error:
             log.warning("stopped without a last flush (%s); the next start computes it again", type(error).__name__)

@@ -3,16 +3,13 @@
 import contextlib
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from infra.connect import clickhouse_client
 from infra.settings import Settings
-from infra.stack import Stack
+from infra.stack import Stack, temporary
 
 
 @pytest.fixture(autouse=True)
@@ -26,18 +23,19 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """A running Kafka and ClickHouse in a home of their own, stopped and removed at the end."""
-    home = Path(tempfile.mkdtemp(prefix="fanpulse-tests-"))
     with pytest.MonkeyPatch.context() as environment:
         for name in list(os.environ):
             if name.upper().startswith("FANPULSE_"):
                 environment.delenv(name)
-        running = Stack(Settings(home=home))
-        try:
-            running.up()
+        with temporary("fanpulse-tests-") as running:
             yield running
-        finally:
-            running.down()
-            shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stack]:
+    """A stack whose services are killed."""
+    with temporary("fanpulse-tests-own-") as running:
+        yield running
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,6 @@ from chaos.report import Outcome, rows, show
 from chaos.scenarios import SCENARIOS
 from chaos.scene import Scene
 from chaos.worker import POINTS
-from infra.settings import Settings
 from infra.stack import Stack
 
 # kafka-python leaves sockets to the garbage collector whose broker was killed.
@@ -29,19 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A stack whose services are killed."""
-    home = Path(tempfile.mkdtemp(prefix="fanpulse-chaos-tests-"))
-    running = Stack(Settings(home=home))
-    try:
-        running.up()
-        yield running
-    finally:
-        running.down()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.stack

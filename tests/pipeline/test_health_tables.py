@@ -3,19 +3,15 @@
 import contextlib
 import os
 import re
-import shutil
-import signal
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import psutil
 import pytest
 from rig import DAY, MINUTE, WorkerProcess, ask, await_stored, ends, events, now_ms, prepare, send, send_raw, until
 
+from chaos.fleet import kill_service
 from infra.connect import clickhouse_client
 from infra.settings import Settings
 from infra.stack import Stack
@@ -175,19 +171,6 @@ def test_restarts_are_seen_with_how_the_process_before_ended(settings: Settings,
     assert lowest >= 0
 
 
-@pytest.fixture
-def own() -> Iterator[Stack]:
-    """A stack whose ClickHouse is killed."""
-    home = Path(tempfile.mkdtemp(prefix="fanpulse-health-"))
-    running = Stack(Settings(home=home))
-    try:
-        running.up()
-        yield running
-    finally:
-        running.down()
-        shutil.rmtree(home, ignore_errors=True)
-
-
 @pytest.mark.stack
 @pytest.mark.slow
 @pytest.mark.timeout(300)
@@ -199,11 +182,7 @@ def test_a_clickhouse_that_was_away_leaves_a_gap_and_no_wrong_figure(own: Stack,
         send(settings, "interactions", made[:1000])
         await_stored(settings, [worker])
         (before,) = until(lambda: rows(settings, "SELECT * FROM pipeline_workers WHERE alive"), "it to be seen")
-        pid = next(row.pid for row in own.status() if row.service == "clickhouse")
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait(10)
+        kill_service(own, "clickhouse")
         send(settings, "interactions", made[1000:])
         until(lambda: "health is not stored for now" in worker.output(), "health to wait")
         until(lambda: "ClickHouse did not take" in worker.output(), "rows to wait")

@@ -1,15 +1,8 @@
 """Services that go away under a worker: it waits, and goes on by itself."""
 
-import contextlib
-import os
-import shutil
-import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-import psutil
 import pytest
 from rig import (
     DAY,
@@ -25,31 +18,10 @@ from rig import (
     verified,
 )
 
-from infra.settings import Settings
+from chaos.fleet import kill_service
 from infra.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A stack whose services are killed."""
-    home = Path(tempfile.mkdtemp(prefix="fanpulse-outage-"))
-    running = Stack(Settings(home=home))
-    try:
-        running.up()
-        yield running
-    finally:
-        running.down()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def kill(stack: Stack, service: str) -> None:
-    pid = next(row.pid for row in stack.status() if row.service == service)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(10)
 
 
 def test_services_away_are_waited_for(own: Stack, tmp_path: Path) -> None:
@@ -60,7 +32,7 @@ def test_services_away_are_waited_for(own: Stack, tmp_path: Path) -> None:
     with WorkerProcess(settings, tmp_path / "log", fetch_bytes=20_000) as worker:
         send(settings, "interactions", made[:3000])
         until(lambda: sum(stored(settings).values()) > 300, "a first flush")
-        kill(own, "clickhouse")
+        kill_service(own, "clickhouse")
         send(settings, "interactions", made[3000:6000])
         until(lambda: "ClickHouse did not take" in worker.output(), "the worker to wait")
         own.up()
@@ -70,7 +42,7 @@ def test_services_away_are_waited_for(own: Stack, tmp_path: Path) -> None:
     assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(6000,)]
 
     # Away when a worker restores its partitions; and it restores for longer than Faust waits for anything.
-    kill(own, "clickhouse")
+    kill_service(own, "clickhouse")
     with WorkerProcess(settings, tmp_path / "second") as worker:
         until(lambda: "cannot restore yet" in worker.output(), "the worker to look for ClickHouse")
         own.up()
@@ -90,12 +62,12 @@ def test_kafka_away_is_waited_for_and_does_not_hold_a_stop_up(own: Stack, tmp_pa
     with WorkerProcess(settings, tmp_path / "log", fetch_bytes=20_000) as worker:
         send(settings, "interactions", made[:2000])
         until(lambda: sum(stored(settings).values()) > before + 300, "a first flush")
-        kill(own, "kafka")
+        kill_service(own, "kafka")
         own.up()
         send(settings, "interactions", made[2000:3000])
         await_stored(settings, [worker])
         send(settings, "interactions", made[3000:])
-        kill(own, "kafka")
+        kill_service(own, "kafka")
         try:
             assert worker.stop() == 0, worker.output()
             with WorkerProcess(settings, tmp_path / "without") as another:
@@ -119,7 +91,7 @@ def test_a_stop_while_clickhouse_is_away_loses_nothing(own: Stack, tmp_path: Pat
     with WorkerProcess(settings, tmp_path / "log", fetch_bytes=5000, flush_rows=50) as worker:
         send(settings, "interactions", made[:500])
         await_stored(settings, [worker])
-        kill(own, "clickhouse")
+        kill_service(own, "clickhouse")
         send(settings, "interactions", made[500:])
         # The pause between two tries is longer by now than the time that a stop waits for a flush.
         until(lambda: "trying again in 6" in worker.output(), "a long pause")
