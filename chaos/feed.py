@@ -204,6 +204,7 @@ class Feed:
             if answer is None:
                 self._note(taken)
                 self._look_up()
+                self._settle(leave)
                 return
             waiting.popleft()
             taken.append(self._taken(record, at, answer.offset, answer.timestamp))

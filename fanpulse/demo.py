@@ -244,11 +244,13 @@ class _Demo:
         client = clickhouse_client(self.settings)
         try:
             tables = client.query(
-                "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' "
+                "SELECT name, if(engine = 'MergeTree', '', ' FINAL') FROM system.tables "
+                "WHERE database = currentDatabase() AND engine LIKE '%MergeTree' "
                 "AND name NOT LIKE 'scratch%' ORDER BY name"
             ).result_rows
             return {
-                name: int(client.query(f"SELECT count() FROM {name} FINAL").result_rows[0][0]) for (name,) in tables
+                name: int(client.query(f"SELECT count() FROM {name}{final}").result_rows[0][0])
+                for name, final in tables
             }
         finally:
             client.close()

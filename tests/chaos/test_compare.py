@@ -57,10 +57,9 @@ FAULTS = (
     "(SELECT topic, partition, `offset` FROM dead_letters LIMIT 1)",
     "INSERT INTO dead_letters SELECT * REPLACE (`offset` + 1000000 AS `offset`) FROM dead_letters LIMIT 1",
     # Checkpoints: set back, set forward, lost, of an agent that nobody knows.
-    "INSERT INTO checkpoints SELECT * REPLACE (0 AS next_offset) FROM checkpoints FINAL "
-    "WHERE agent = 'archive' AND topic = 'interactions' AND partition = 0",
-    "ALTER TABLE checkpoints DELETE "
-    "WHERE agent = 'archive' AND topic = 'interactions' AND partition = 0 AND next_offset > 0",
+    "ALTER TABLE checkpoints DELETE WHERE agent = 'archive' AND topic = 'interactions' AND partition = 0",
+    "INSERT INTO checkpoints SELECT * REPLACE (0 AS partition, 0 AS next_offset) FROM checkpoints FINAL "
+    "WHERE agent = 'archive' AND topic = 'interactions' AND partition = 1",
     "INSERT INTO checkpoints SELECT * REPLACE (next_offset + 1 AS next_offset) FROM checkpoints FINAL "
     "WHERE agent = 'archive' AND topic = 'gifts' AND partition = 1",
     "ALTER TABLE checkpoints DELETE WHERE agent = 'engagement' AND partition = 3",
