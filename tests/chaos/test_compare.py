@@ -59,7 +59,7 @@ FAULTS = (
     # Checkpoints: set back, set forward, lost, of an agent that nobody knows.
     "ALTER TABLE checkpoints DELETE WHERE agent = 'archive' AND topic = 'interactions' AND partition = 0",
     "INSERT INTO checkpoints SELECT * REPLACE (0 AS partition, 0 AS next_offset) FROM checkpoints FINAL "
-    "WHERE agent = 'archive' AND topic = 'interactions' AND partition = 1",
+    "WHERE agent = 'archive' AND topic = 'interactions' AND checkpoints.partition = 1",
     "INSERT INTO checkpoints SELECT * REPLACE (next_offset + 1 AS next_offset) FROM checkpoints FINAL "
     "WHERE agent = 'archive' AND topic = 'gifts' AND partition = 1",
     "ALTER TABLE checkpoints DELETE WHERE agent = 'engagement' AND partition = 3",
