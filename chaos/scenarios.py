@@ -477,8 +477,9 @@ def _days(scene: Scene) -> tuple[date, date]:
     return first - timedelta(days=1), last + timedelta(days=1)
 
 
-LONGEST = 60_000
-"""Milliseconds of watching from which on the operator's constraint of ``poison`` refuses an interaction: some 2 %."""
+LONGEST = 160_000
+"""Milliseconds of watching from which on the operator's constraint of ``poison`` refuses an interaction: some 0.3 %. Of
+more than some 20 a second workers cannot find all while they come."""
 
 
 def poison(scene: Scene) -> None:
