@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS fan_transitions
 ENGINE = ReplacingMergeTree(applied)
 PARTITION BY toYYYYMM(day)
 ORDER BY (creator_id, day, platform, fan, step, partition, fold_version)
+SETTINGS index_granularity = 1024
 COMMENT 'Every move of a fan of a creator from one stage to another. Read it FINAL, with withdrawn = 0 and fold_version = 1.';
 
 CREATE OR REPLACE VIEW fan_moves
@@ -77,17 +78,17 @@ AS SELECT
     platform,
     creator_id,
     fan,
-    tupleElement(latest, 1) AS stage,
-    tupleElement(latest, 2) AS since,
-    tupleElement(latest, 3) AS reason,
-    tupleElement(latest, 4) AS resurrected
+    argMax(to_stage, moment) AS stage,
+    argMax(at, moment) AS since,
+    argMax(reason, moment) AS reason,
+    argMax(resurrected, moment) AS resurrected
 FROM
 (
-    SELECT platform, creator_id, fan, argMax((to_stage, at, reason, resurrected), (day, step)) AS latest
+    SELECT *, toUInt32(day) * 4 + step AS moment
     FROM fan_transitions FINAL
     WHERE withdrawn = 0 AND fold_version = 1
-    GROUP BY platform, creator_id, fan
 )
+GROUP BY platform, creator_id, fan
 COMMENT 'The present stage of every fan of every creator, as of the local day that the stream has reached.';
 
 CREATE OR REPLACE VIEW fan_stage_days
@@ -98,11 +99,16 @@ CREATE OR REPLACE VIEW fan_stage_days
     stage Enum8('none' = 0, 'new' = 1, 'active' = 2, 'retained' = 3, 'silent' = 4, 'churned' = 5) COMMENT 'Stage: new, active, retained, silent or churned',
     fans Int64 COMMENT 'Fans in that stage at the end of the day; over the stages they add up to all fans ever seen by then'
 )
-AS SELECT platform, creator_id, toDate(number) AS day, stage, fans
+AS SELECT platform, creator_id, toDate(every) AS day, stage, fans
 FROM
 (
-    -- Every day has its change, 0 where nobody moved, so that the sum so far is there for every day.
-    SELECT platform, creator_id, stage, mapPopulateSeries(groupArray(number), groupArray(change)) AS changes
+    SELECT
+        platform,
+        creator_id,
+        stage,
+        number,
+        sum(change) OVER (PARTITION BY platform, creator_id, stage ORDER BY number) AS fans,
+        leadInFrame(number, 1, toUInt16(number + 1)) OVER (PARTITION BY platform, creator_id, stage ORDER BY number ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING) AS following
     FROM
     (
         SELECT
@@ -115,9 +121,9 @@ FROM
         ARRAY JOIN CAST(['new', 'active', 'retained', 'silent', 'churned'], 'Array(Enum8(\'none\' = 0, \'new\' = 1, \'active\' = 2, \'retained\' = 3, \'silent\' = 4, \'churned\' = 5))') AS stage
         GROUP BY platform, creator_id, stage, number
     )
-    GROUP BY platform, creator_id, stage
 )
-ARRAY JOIN tupleElement(changes, 1) AS number, arrayCumSum(tupleElement(changes, 2)) AS fans
+-- Days without a move are like the last day that had one.
+ARRAY JOIN range(number, following) AS every
 COMMENT 'How many fans of each creator were in which stage at the end of each local day.';
 
 CREATE OR REPLACE VIEW fan_churn_days
@@ -137,41 +143,38 @@ CREATE OR REPLACE VIEW fan_churn_days
 AS SELECT
     platform,
     creator_id,
-    day,
-    sum(here) AS fans_at_start,
-    sum(fans_churned) AS churned,
-    sum(fans_unfollowed) AS unfollowed,
-    sum(fans_arrived) AS arrived,
-    sum(fans_returned) AS returned,
-    sum(idle) AS idle_at_start,
+    toDate(every) AS day,
+    present - if(every = number, present_change, 0) AS fans_at_start,
+    if(every = number, fans_churned, 0) AS churned,
+    if(every = number, fans_unfollowed, 0) AS unfollowed,
+    if(every = number, fans_arrived, 0) AS arrived,
+    if(every = number, fans_returned, 0) AS returned,
+    idle - if(every = number, idle_change, 0) AS idle_at_start,
     churned / nullIf(fans_at_start, 0) AS churn_rate,
     returned / nullIf(idle_at_start, 0) AS reactivation_rate
 FROM
 (
-    -- Who is there at the end of a day, without the moves of the day, was there at its start.
     SELECT
-        platform,
-        creator_id,
-        day,
-        fans * (stage != 'churned') AS here,
-        fans * (stage IN ('silent', 'churned')) AS idle,
-        0 AS fans_churned,
-        0 AS fans_unfollowed,
-        0 AS fans_arrived,
-        0 AS fans_returned
-    FROM fan_stage_days
-    UNION ALL
-    SELECT
-        platform,
-        creator_id,
-        day,
-        toInt64(fans) * ((from_stage NOT IN ('none', 'churned')) - (to_stage != 'churned')) AS here,
-        toInt64(fans) * ((from_stage IN ('silent', 'churned')) - (to_stage IN ('silent', 'churned'))) AS idle,
-        toInt64(fans) * (to_stage = 'churned') AS fans_churned,
-        toInt64(fans) * (reason = 'unfollowed') AS fans_unfollowed,
-        toInt64(fans) * (reason = 'arrived') AS fans_arrived,
-        toInt64(fans) * (reason = 'returned') AS fans_returned
-    FROM fan_moves
+        *,
+        sum(present_change) OVER (PARTITION BY platform, creator_id ORDER BY number) AS present,
+        sum(idle_change) OVER (PARTITION BY platform, creator_id ORDER BY number) AS idle,
+        leadInFrame(number, 1, toUInt16(number + 1)) OVER (PARTITION BY platform, creator_id ORDER BY number ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING) AS following
+    FROM
+    (
+        SELECT
+            platform,
+            creator_id,
+            toUInt16(day) AS number,
+            sum(toInt64(fans) * ((to_stage != 'churned') - (from_stage NOT IN ('none', 'churned')))) AS present_change,
+            sum(toInt64(fans) * ((to_stage IN ('silent', 'churned')) - (from_stage IN ('silent', 'churned')))) AS idle_change,
+            toInt64(sumIf(fans, to_stage = 'churned')) AS fans_churned,
+            toInt64(sumIf(fans, reason = 'unfollowed')) AS fans_unfollowed,
+            toInt64(sumIf(fans, reason = 'arrived')) AS fans_arrived,
+            toInt64(sumIf(fans, reason = 'returned')) AS fans_returned
+        FROM fan_moves
+        GROUP BY platform, creator_id, number
+    )
 )
-GROUP BY platform, creator_id, day
+-- Days without a move begin as the last day that had one ended.
+ARRAY JOIN range(number, following) AS every
 COMMENT 'Churn and return of the fans of each creator by local day, with the rates that alerts look at.';
