@@ -217,7 +217,7 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self._client = clickhouse_client(settings)
         self._cluster = cluster(settings)
-        self._parameters = checkpoint.parameters(settings)
+        self._parameters = checkpoint.parameters(settings, "engagement")
 
     def write(
         self, raw: list[Raw], changed: dict[str, list[tuple[Any, ...]]], partitions: dict[int, tuple[int, int]]

@@ -33,6 +33,8 @@ def repair(
         return
     for topic, events in done.events.items():
         typer.echo(f"{topic}: {events:,} late events are in the figures, {done.repeats[topic]:,} were repeats")
+    if done.facts:
+        typer.echo(f"fan log: {done.facts:,} facts for stages and moves, which follow when a worker reads them")
     for table, rows in done.rows.items():
         typer.echo(f"{table}: {rows:,} rows")
 

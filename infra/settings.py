@@ -1,6 +1,7 @@
 """All settings of fanpulse: one frozen model, read from the environment (``FANPULSE_*``)."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -10,11 +11,13 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import platformdirs
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.errors import SettingsError
+from schemas.events import KINDS
+from schemas.value import ValuePolicy
 
 PREFIX = "FANPULSE_"
 
@@ -90,6 +93,31 @@ def _topic_prefix(value: str) -> str:
     return value
 
 
+def _no_activity(value: str) -> str:
+    known = {kind for kinds in KINDS.values() for kind in kinds}
+    named = sorted({part.strip() for part in value.split(",") if part.strip()})
+    if strange := [kind for kind in named if kind not in known]:
+        near = difflib.get_close_matches(strange[0], sorted(known), n=1, cutoff=0.0)
+        raise _bad(f"must be kinds of events, separated by commas; {strange[0]!r} is none, did you mean {near[0]!r}?")
+    if "unfollow" not in named:
+        raise _bad("must name unfollow: a fan who leaves would count as active")
+    return ",".join(named)
+
+
+def _value_policy(value: Any) -> Any:
+    if isinstance(value, ValuePolicy):
+        return value
+    try:
+        return ValuePolicy.model_validate_json(value) if isinstance(value, str) else ValuePolicy.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, ValuePolicy.model_fields, n=1, cutoff=0.0)[0]
+            raise _bad(f"{name} is no threshold; did you mean {near}?") from None
+        raise _bad(f"{name}: {first['msg']}" if name else str(first["msg"])) from None
+
+
 def _hex_key(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not re.fullmatch(r"(?:[0-9a-fA-F]{2}){16,64}", text):
@@ -154,6 +182,20 @@ class Settings(BaseSettings):
         7200, ge=60, le=7 * 86_400, description="Seconds behind the watermark after which an event is late."
     )
 
+    active_interval: int = Field(
+        7, ge=1, le=32, description="Days within which a fan who acted is active, and for which a new fan is new."
+    )
+    churn_after: int = Field(30, ge=2, le=63, description="Days without an action after which a fan has churned.")
+    no_activity: Annotated[str, AfterValidator(_no_activity)] = Field(
+        "impression,refunded,unfollow", description="Kinds of events that are no action of the fan, comma separated."
+    )
+    idle_after: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        description="Seconds of quiet, with everything read, after which the wall clock moves a topic's days on.",
+    )
+
     flush_interval: float = Field(1.0, gt=0, le=60, description="Seconds between writes to ClickHouse.")
     flush_rows: int = Field(200_000, ge=1, le=10_000_000, description="Rows that force a write before that.")
     fetch_bytes: int = Field(
@@ -167,6 +209,15 @@ class Settings(BaseSettings):
         0.5, gt=0, le=1, description="Share of dead letters (0 to 1) above which the worker stops."
     )
     dead_letter_window: int = Field(10_000, ge=1, description="Records over which that share is taken.")
+
+    refresh_interval: float = Field(
+        600, ge=1, le=86_400, description="Seconds between looks at which days' fan features, tiers and tags are due."
+    )
+    value_policy: Annotated[ValuePolicy, NoDecode, BeforeValidator(_value_policy)] = Field(
+        ValuePolicy(),
+        description="Thresholds of badges, tiers and tags that are not those of [fans.md](fans.md), as JSON: "
+        '`{"high_value_micros": 500000000}`.',
+    )
 
     fan_key: Annotated[SecretStr, AfterValidator(_hex_key)] | None = Field(
         None, description="Secret that fan ids are hashed with, hexadecimal; unset: generated in the home."
@@ -222,6 +273,15 @@ class Settings(BaseSettings):
             raise _bad(
                 f"FANPULSE_LATE_HORIZON={self.late_horizon} must not be below "
                 f"FANPULSE_ALLOWED_LATENESS={self.allowed_lateness}"
+            )
+        if self.churn_after <= self.active_interval:
+            raise _bad(
+                f"FANPULSE_CHURN_AFTER={self.churn_after} must be above FANPULSE_ACTIVE_INTERVAL={self.active_interval}"
+            )
+        if self.churn_after + math.ceil(self.late_horizon / 86_400) > 64:
+            raise _bad(
+                f"FANPULSE_CHURN_AFTER={self.churn_after} and the days of FANPULSE_LATE_HORIZON={self.late_horizon} "
+                "must not be more than 64 days together"
             )
         return self
 

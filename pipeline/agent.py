@@ -14,7 +14,8 @@ from pipeline import checkpoint as checkpoints
 from pipeline.checkpoint import Checkpoint
 from pipeline.dead_letters import dead_letter_rows
 from pipeline.decode import Refused
-from pipeline.log import Batch, PartitionLog
+from pipeline.fold import Output
+from pipeline.log import Batch, Log
 from pipeline.metrics import Metrics
 from pipeline.recovery import AgentSpec, Partition
 from pipeline.sink import BY_CONTENT, RefusedByClickHouse, Sink, Stopped
@@ -35,11 +36,14 @@ class FlushPolicy:
 
 @dataclass
 class _Progress:
-    """How far an agent has folded one partition, and what it refused on the way."""
+    """How far an agent has folded one partition, and what it refused on the way. ``reached`` is set where the wall
+    clock says how far event time is (UTC ms)."""
 
-    log: PartitionLog
+    log: Log
     next_offset: int
     newest: int
+    inputs: str = ""
+    reached: int | None = None
     refused: list[Refused] = field(default_factory=list)
 
 
@@ -59,28 +63,29 @@ class Keeper:
 class Agent:
     """Runs one agent in this worker, over all partitions it holds.
 
-    A flush takes what the folds changed, stores it table by table, then the checkpoints, and then reports the
-    offsets; while it is under way the folds go on, and at most one is. A crash at any point leaves rows that are
-    right and a checkpoint that is true (DESIGN.md has the table).
+    A flush takes what the folds changed, sends what is for Kafka, stores rows table by table, then the checkpoints,
+    and then reports the offsets; while it is under way the folds go on, and at most one is. A crash at any point leaves
+    rows that are right and a checkpoint that is true (DESIGN.md has the table).
 
-    ``logs`` are the partitions held now, shared with the worker. ``identity`` gives the checkpoint's cluster id,
-    topic id and parameters for a topic.
+    ``logs`` are the partitions held now, shared with the worker. ``identity`` gives the checkpoint's topic id, cluster
+    id and parameters for this agent and a topic. ``send`` sends records to Kafka in order, and returns once all are
+    acknowledged.
 
     ``keeper`` is for the one agent of a topic that stores its records; None for the others. These fold no record that
-    the agent named in ``after`` has not stored: a record that ClickHouse refuses is then in no figure.
+    the agent that ``spec`` names in ``after`` has not stored: a record that ClickHouse refuses is then in no figure.
     """
 
     def __init__(
         self,
         spec: AgentSpec,
-        logs: Mapping[Partition, PartitionLog],
+        logs: Mapping[Partition, Log],
         sink: Sink,
         policy: FlushPolicy,
         metrics: Metrics,
-        identity: Callable[[str], tuple[str, str, str]],
-        report: Callable[[str, PartitionLog, int, int], None],
+        identity: Callable[[str, str], tuple[str, str, str]],
+        report: Callable[[str, Log, int, int], None],
+        send: Callable[[list[Output]], Awaitable[None]],
         keeper: Keeper | None = None,
-        after: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = spec.name
@@ -90,9 +95,10 @@ class Agent:
         self._metrics = metrics
         self._identity = identity
         self._report = report
+        self._send = send
         self._keeper = keeper
-        self._after = after
-        self._unfolded: deque[tuple[PartitionLog, Batch]] = deque()
+        self._after = spec.after
+        self._unfolded: deque[tuple[Log, Batch]] = deque()
         self._cut_off = False
         self._clock = clock
         self._progress: dict[Partition, _Progress] = {}
@@ -118,16 +124,24 @@ class Agent:
     def take(self, delivery: Delivery) -> None:
         """Folds one block once it may, unless it belongs to an assignment that has ended. Broken if one before it is
         missing."""
-        partition_log: PartitionLog | None = delivery.reader
+        partition_log: Log | None = delivery.reader
         if partition_log is not None and self._holds(partition_log):
             self._unfolded.append((partition_log, partition_log.read(delivery)))
             self._fold()
+
+    def pass_time(self, partition_log: Log, reached: int | None) -> None:
+        """Tells, with the next flush, that a log whose records are all stored is quiet, and how far event time is by
+        the wall clock (UTC ms; None: it has had no event)."""
+        where = (partition_log.topic, partition_log.partition)
+        if self._holds(partition_log) and where not in self._progress:
+            stored, newest = partition_log.stored[self.name], partition_log.newest[self.name]
+            self._progress[where] = _Progress(partition_log, stored, newest, reached=reached)
 
     def _fold(self) -> None:
         """Folds the batches that it may: those that the agent it follows has stored."""
         started = time.thread_time()
         unfolded, self._unfolded = self._unfolded, deque()
-        behind: set[PartitionLog] = set()
+        behind: set[Log] = set()
         for partition_log, batch in unfolded:
             if not self._holds(partition_log):
                 continue
@@ -142,7 +156,7 @@ class Agent:
             progress = self._progress.get(where)
             if progress is None or progress.log is not partition_log:
                 progress = self._progress[where] = _Progress(partition_log, batch.next, batch.newest)
-            progress.next_offset, progress.newest = batch.next, batch.newest
+            progress.next_offset, progress.newest, progress.inputs = batch.next, batch.newest, batch.inputs
             if self._keeper is not None:
                 own = partition_log.checkpoints[self.name]
                 progress.refused.extend(record for record in batch.refused if record.offset >= own)
@@ -192,8 +206,11 @@ class Agent:
         if not current:
             return
         tables: dict[str, list[pl.DataFrame]] = {}
+        outputs = []
         for part in current:
             fold = part.log.folds[self.name]
+            reached = part.log.reached(part.newest) if part.reached is None else part.reached
+            outputs.append(fold.outputs(part.log.stored[self.name], part.next_offset, reached))
             snapshots = {table.name for table in fold.tables}
             for table, rows in fold.take().items():
                 columns = [pl.lit(part.log.partition, pl.UInt16).alias("partition")]
@@ -202,15 +219,19 @@ class Agent:
                 tables.setdefault(table, []).append(rows.with_columns(columns))
         rows_by_table = {name: pl.concat(frames) for name, frames in tables.items()}
         self._metrics.count("stage_seconds_total", time.thread_time() - started, self.name)
-        self._flush = asyncio.create_task(self._store(current, rows_by_table))
+        self._flush = asyncio.create_task(self._store(current, outputs, rows_by_table))
 
-    async def _store(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> None:
+    async def _store(
+        self, parts: list[_Progress], outputs: list[list[Output]], tables: dict[str, pl.DataFrame]
+    ) -> None:
         self._cut_off = True
-        stored = await self._store_all(parts, tables)
+        stored = await self._store_all(parts, outputs, tables)
         # What ended with its assignment is in nobody's way.
         self._cut_off = not stored and any(self._holds(part.log) for part in parts)
 
-    async def _store_all(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> bool:
+    async def _store_all(
+        self, parts: list[_Progress], outputs: list[list[Output]], tables: dict[str, pl.DataFrame]
+    ) -> bool:
         """False if not all could be stored."""
         started = time.perf_counter()
         if self._keeper is not None:
@@ -222,6 +243,7 @@ class Agent:
                     tables["dead_letters"] = pl.concat([tables["dead_letters"], more])
         loop = asyncio.get_running_loop()
         try:
+            await asyncio.gather(*(self._send(each) for each in outputs if each))
             refused = await loop.run_in_executor(self._thread, self._write, parts, tables)
         except Stopped:
             return False
@@ -233,12 +255,12 @@ class Agent:
             if self._holds(part.log):
                 part.log.stored[self.name] = part.next_offset
                 part.log.newest[self.name] = part.newest
-                part.log.folds[self.name].evict(part.log.verdicts.horizon.oldest(part.newest))
+                part.log.folds[self.name].evict(part.log.oldest(part.newest))
                 self._report(self.name, part.log, part.next_offset, part.newest)
         self._metrics.observe("flush_seconds", time.perf_counter() - started, self.name)
         return True
 
-    def _holds(self, partition_log: PartitionLog) -> bool:
+    def _holds(self, partition_log: Log) -> bool:
         return self._logs.get((partition_log.topic, partition_log.partition)) is partition_log
 
     def _write(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> dict[Partition, dict[int, str]]:
@@ -247,6 +269,8 @@ class Agent:
         started = time.thread_time()
         refused: dict[Partition, dict[int, str]] = {}
         for table, rows in tables.items():
+            if rows.is_empty():
+                continue
             try:
                 self._sink.insert(table, rows)
             except RefusedByClickHouse as error:
@@ -292,7 +316,7 @@ class Agent:
     def _checkpoint(
         self, part: _Progress, tables: dict[str, pl.DataFrame], refused: dict[Partition, dict[int, str]]
     ) -> Checkpoint:
-        topic_id, cluster_id, parameters = self._identity(part.log.topic)
+        topic_id, cluster_id, parameters = self._identity(self.name, part.log.topic)
         next_offset, newest = part.next_offset, part.newest
         if here := refused.get((part.log.topic, part.log.partition)):
             next_offset, newest = min(here), part.log.newest[self.name]
@@ -310,6 +334,7 @@ class Agent:
             topic_id,
             cluster_id,
             parameters,
+            part.inputs,
         )
 
     def _now_ms(self) -> int:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import mode
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from faust.exceptions import ProducerSendError
 from faust.types import TP
 
 from infra.connect import broker_url, clickhouse_client, faust_credentials, kafka_admin
@@ -18,29 +20,57 @@ from infra.errors import FanpulseError, InfraError
 from infra.home import Home, fan_key
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
-from pipeline import dead_letters
+from pipeline import dead_letters, fan_log
 from pipeline.agent import Agent, FlushPolicy, Keeper
 from pipeline.decode import Refused, reasons
 from pipeline.dedupe import DedupeFull
+from pipeline.fold import Output
 from pipeline.folds.archive import Archive
 from pipeline.folds.engagement import Engagement
+from pipeline.folds.facts import Facts
+from pipeline.folds.lifecycle import Lifecycle
 from pipeline.health import Health
-from pipeline.log import Batch, PartitionLog
+from pipeline.log import Batch, Log, PartitionLog
 from pipeline.metrics import Metrics
 from pipeline.recovery import ARCHIVE, AgentSpec, Cluster, Partition, Recovery
-from pipeline.sink import LONGEST_WAIT, Sink, transient
+from pipeline.sink import LONGEST_WAIT, Sink, Stopped, transient
+from pipeline.stages import StagePolicy
 from pipeline.telemetry import Telemetry
 from pipeline.transport import BlockApp, BlockConsumer, Delivery
 from pipeline.verdict import NEVER
-from schemas.topics import SOURCES
+from schemas.topics import LOGS, SOURCES
 
 log = logging.getLogger(__name__)
 
+FACTS = "facts"
+"""The agent that writes the fan log."""
+
+
+def _facts(settings: Settings, topic: str, partition: int) -> Facts:
+    return Facts(topic, partition, settings.time_zone, tuple(settings.no_activity.split(",")))
+
+
+def _lifecycle(settings: Settings, topic: str, partition: int) -> Lifecycle:
+    return Lifecycle(
+        partition,
+        settings.time_zone,
+        StagePolicy(
+            interval=settings.active_interval,
+            churn_after=settings.churn_after,
+            no_activity=tuple(settings.no_activity.split(",")),
+        ),
+    )
+
+
 AGENTS: tuple[AgentSpec, ...] = (
-    AgentSpec(ARCHIVE, SOURCES, lambda settings, topic: Archive(topic)),
-    AgentSpec("engagement", ("interactions",), lambda settings, topic: Engagement(settings.time_zone)),
+    AgentSpec(ARCHIVE, SOURCES, lambda settings, topic, partition: Archive(topic)),
+    AgentSpec("engagement", ("interactions",), lambda settings, *where: Engagement(settings.time_zone), ARCHIVE),
+    AgentSpec(FACTS, SOURCES, _facts, ARCHIVE),
+    AgentSpec("lifecycle", (fan_log.TOPIC,), _lifecycle),
 )
 """Every agent of a worker, the archive first: it is closed before those that follow it."""
+READ = (*SOURCES, *LOGS)
+"""Topics that agents read."""
 
 TICK = 0.1
 """Seconds between looks at what is due."""
@@ -48,6 +78,8 @@ ANSWER = 60.0
 """Seconds that Kafka may take to say where a log ends."""
 FAREWELL = 8.0
 """Seconds that a worker that has stored everything takes to leave Kafka at most."""
+SENT_TOGETHER = 10_000
+"""Records for other systems that are on their way at once."""
 
 
 class Worker:
@@ -72,7 +104,8 @@ class Worker:
         except FanpulseError as error:
             self._telemetry.stop(1 if isinstance(error, InfraError) else error.exit_code)
             raise
-        self._logs: dict[Partition, PartitionLog] = {}
+        self._logs: dict[Partition, Log] = {}
+        self._quiet: dict[Partition, tuple[int, float]] = {}
         self._reports: dict[TP, dict[str, int]] = {}
         self._ends: dict[Partition, int] = {}
         self._appended: dict[Partition, deque[tuple[int, int]]] = {}
@@ -92,8 +125,7 @@ class Worker:
         self._agents = []
         for spec in AGENTS:
             keeper = Keeper(self._send_dead_letters, self._set_aside) if spec.name == ARCHIVE else None
-            after = None if keeper else ARCHIVE
-            agent = Agent(spec, self._logs, sink, policy, metrics, self._identity, self._report, keeper, after)
+            agent = Agent(spec, self._logs, sink, policy, metrics, self._identity, self._report, self._send, keeper)
             self._agents.append(agent)
             self.app.agent(self._topic(*spec.topics), name=spec.name, concurrency=1)(self._runner(agent))
         self.app.on_partitions_revoked.connect(cast(Any, self._revoked))
@@ -112,7 +144,7 @@ class Worker:
         """Where to read on in every assigned partition, restored; empty if the assignment changes meanwhile."""
         async with self._restoring:
             assignment, began = self._assignment, time.monotonic()
-            held = {tp: self._partition(tp) for tp in consumer.assignment() if self._partition(tp)[0] in SOURCES}
+            held = {tp: self._partition(tp) for tp in consumer.assignment() if self._partition(tp)[0] in READ}
             fresh = {tp: where for tp, where in held.items() if where not in self._logs}
             if fresh:
                 earliest = await consumer.earliest_offsets(*fresh)
@@ -133,7 +165,7 @@ class Worker:
                 for partition_log in logs.values():
                     for agent, offset in partition_log.checkpoints.items():
                         self._set_report(agent, partition_log, offset)
-                    self._set_newest(partition_log, partition_log.verdicts.newest)
+                    self._set_newest(partition_log, max(partition_log.newest.values()))
                 self._metrics.count("assignments_total", 1)
                 self._metrics.set("recovery_seconds", time.monotonic() - began)
                 log.info("restored %d partitions in %.2f s", len(logs), time.monotonic() - began)
@@ -144,7 +176,7 @@ class Worker:
 
     async def _restore(
         self, held: set[Partition], earliest: dict[Partition, int], ends: Callable[[], dict[Partition, int]]
-    ) -> dict[Partition, PartitionLog]:
+    ) -> dict[Partition, Log]:
         """The logs of partitions, from ClickHouse, waiting for it where it is away."""
         while True:
             try:
@@ -159,7 +191,7 @@ class Worker:
                 log.warning("cannot restore yet: %s", error)
                 await asyncio.sleep(1.0)
 
-    def reader(self, tp: TP) -> PartitionLog | None:
+    def reader(self, tp: TP) -> Log | None:
         """The log of a partition that is held now."""
         return self._logs.get(self._partition(tp))
 
@@ -197,6 +229,7 @@ class Worker:
         self._logs.clear()
         self._reports.clear()
         self._appended.clear()
+        self._quiet.clear()
         self._metrics.forget_partitions()
 
     def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
@@ -239,6 +272,7 @@ class Worker:
             if now - checked < 1.0:
                 continue
             checked = now
+            self._tell_time(now)
             lag = self._measure()
             reading = cast(BlockConsumer, self.app.consumer).reading
             if (not lag and reading) or self._sink.busy or now - self._blocked_at < 2 * LONGEST_WAIT:
@@ -265,16 +299,44 @@ class Worker:
             lag = max((end or 0) - stored, self._ends[topic, partition] - stored, 0)
             total += lag
             self._metrics.set("lag", lag, topic, partition)
+            if not isinstance(partition_log, PartitionLog):
+                continue
             self._metrics.set("dedupe_ids", len(partition_log.verdicts.index), topic, partition)
             if partition_log.verdicts.newest > NEVER:
                 self._metrics.set("watermark_seconds", partition_log.verdicts.watermark / 1000, topic, partition)
         self._metrics.set("partitions", len(self._logs))
         return total
 
-    def _on_batch(self, partition_log: PartitionLog, batch: Batch, seconds: float) -> None:
+    def _tell_time(self, now: float) -> None:
+        """Where everything of a source is stored and nothing comes any more, the wall clock says which day it is."""
+        agent = next(agent for agent in self._agents if agent.name == FACTS)
+        wall = int((time.time() - self._settings.allowed_lateness) * 1000)
+        for where, partition_log in list(self._logs.items()):
+            if not isinstance(partition_log, PartitionLog):
+                continue
+            position, since = self._quiet.get(where, (-1, now))
+            if position != partition_log.position:
+                position, since = self._quiet[where] = partition_log.position, now
+            try:
+                end = self.app.consumer.highwater(TP(self._prefix + where[0], where[1]))
+            except AssertionError:
+                # aiokafka's word for a partition that a rebalance has just taken away.
+                continue
+            behind = partition_log.stored[FACTS] < max(position, end or 0, self._ends[where])
+            if behind or now - since < self._settings.idle_after:
+                continue
+            newest = partition_log.newest[FACTS]
+            reached = max(wall, partition_log.reached(newest) or NEVER) if newest > NEVER else None
+            if cast(Facts, partition_log.folds[FACTS]).due(reached):
+                agent.pass_time(partition_log, reached)
+
+    def _on_batch(self, partition_log: Log, batch: Batch, seconds: float) -> None:
         where = (partition_log.topic, partition_log.partition)
         count = self._metrics.count
         count("stage_seconds_total", seconds, "decode")
+        if not isinstance(partition_log, PartitionLog):
+            count("facts_total", len(batch.rows), partition_log.partition)
+            return
         count("records_total", len(batch.rows) + len(batch.refused), *where)
         if len(batch.rows):
             count("events_total", len(batch.rows), *where)
@@ -289,7 +351,8 @@ class Worker:
             ends += [record.appended for record in batch.refused[-1:]]
             self._appended.setdefault(where, deque()).append((batch.next, max(ends)))
         self._guard(batch)
-        remembered = sum(len(held.verdicts.index) for held in self._logs.values())
+        held = [each for each in self._logs.values() if isinstance(each, PartitionLog)]
+        remembered = sum(len(each.verdicts.index) for each in held)
         if remembered > self._settings.dedupe_limit:
             raise DedupeFull(
                 f"{remembered:,} event ids are within the late horizon, more than FANPULSE_DEDUPE_LIMIT="
@@ -311,7 +374,7 @@ class Worker:
                 f"{self._settings.dead_letter_limit}: last {last}. Mend the producer, or raise the limit",
             )
 
-    def _report(self, agent: str, partition_log: PartitionLog, next_offset: int, newest: int) -> None:
+    def _report(self, agent: str, partition_log: Log, next_offset: int, newest: int) -> None:
         self._progress_at = time.monotonic()
         self._set_report(agent, partition_log, next_offset)
         self._set_newest(partition_log, newest)
@@ -328,11 +391,11 @@ class Worker:
         if appended is not None:
             self._metrics.set("delay_seconds", max(time.time() - appended / 1000, 0.0), *where)
 
-    def _set_newest(self, partition_log: PartitionLog, newest: int) -> None:
-        if newest > NEVER:
+    def _set_newest(self, partition_log: Log, newest: int) -> None:
+        if newest > NEVER and isinstance(partition_log, PartitionLog):
             self._metrics.set("newest_event_seconds", newest / 1000, partition_log.topic, partition_log.partition)
 
-    def _set_report(self, agent: str, partition_log: PartitionLog, next_offset: int) -> None:
+    def _set_report(self, agent: str, partition_log: Log, next_offset: int) -> None:
         tp = TP(self._prefix + partition_log.topic, partition_log.partition)
         self._reports.setdefault(tp, {})[agent] = next_offset
         self._metrics.set("stored_offset", next_offset, agent, partition_log.topic, partition_log.partition)
@@ -347,6 +410,32 @@ class Worker:
             for record in refused
         ]
         await asyncio.gather(*sent)
+
+    async def _send(self, outputs: list[Output]) -> None:
+        """Sends records in order, and again those that Kafka did not take, for ever; Stopped when the worker stops.
+
+        On a log of agents no record may pass the one before it; what is for others is sent many at a time.
+        """
+        producer = await self.app.maybe_start_producer()
+        at, wait = 0, 0.1
+        while at < len(outputs):
+            together = 1 if outputs[at].topic in LOGS else SENT_TOGETHER
+            part = outputs[at : at + together]
+            try:
+                sent = [
+                    await producer.send(self._prefix + o.topic, o.key, o.value, o.partition, None, None) for o in part
+                ]
+                await asyncio.gather(*sent)
+                at, wait = at + len(part), 0.1
+            except (KafkaError, ProducerSendError) as error:
+                if isinstance(error, MessageSizeTooLargeError):
+                    raise
+                self._on_wait(outputs[at].topic, type(error).__name__)
+                log.warning("Kafka did not take %s (%s); trying again", outputs[at].topic, type(error).__name__)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+            if self._stopping.is_set():
+                raise Stopped
 
     def _on_wait(self, table: str, reason: str) -> None:
         self._blocked_at = time.monotonic()
@@ -363,11 +452,11 @@ class Worker:
     def _connect(self) -> Any:
         return clickhouse_client(self._settings)
 
-    def _identity(self, topic: str) -> tuple[str, str, str]:
+    def _identity(self, agent: str, topic: str) -> tuple[str, str, str]:
         return (
             self._cluster.topic_ids[topic],
             self._cluster.cluster_id,
-            checkpoints.parameters(self._settings),
+            checkpoints.parameters(self._settings, agent),
         )
 
     def _partition(self, tp: TP) -> Partition:
@@ -397,7 +486,7 @@ def application(settings: Settings, index: int) -> BlockApp:
         consumer_max_fetch_size=settings.fetch_bytes,
         producer_max_request_size=8 * 1024 * 1024,
         # A buffer smaller than twice the partitions can make agents wait for each other for ever.
-        stream_buffer_maxsize=max(settings.buffer_blocks, 2 * len(SOURCES) * settings.partitions),
+        stream_buffer_maxsize=max(settings.buffer_blocks, 2 * len(READ) * settings.partitions),
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         agent_supervisor=mode.CrashingSupervisor,
@@ -426,15 +515,15 @@ def _service(health: Health, leave: Callable[[int, str], None]) -> type[mode.Ser
 
 
 def cluster(settings: Settings) -> Cluster:
-    """The Kafka in use. Raises InfraError if it does not answer, FanpulseError if a source topic is missing or has
-    another number of partitions than the setting."""
+    """The Kafka in use. Raises InfraError if it does not answer, FanpulseError if a topic that is read is missing or
+    has another number of partitions than the setting."""
     admin = kafka_admin(settings)
     try:
-        names = [settings.topic_prefix + topic for topic in SOURCES]
+        names = [settings.topic_prefix + topic for topic in READ]
         found = {topic["name"]: topic for topic in admin.describe_topics(names) if not topic["error_code"]}
         if missing := [name for name in names if name not in found]:
             raise FanpulseError(f"Kafka has no topic {missing[0]}: create the topics with: fanpulse topics")
-        partitions = {topic: len(found[settings.topic_prefix + topic]["partitions"]) for topic in SOURCES}
+        partitions = {topic: len(found[settings.topic_prefix + topic]["partitions"]) for topic in READ}
         for topic, number in partitions.items():
             if number != settings.partitions:
                 raise FanpulseError(
@@ -442,7 +531,7 @@ def cluster(settings: Settings) -> Cluster:
                     f"{number}; growing means new topics (FANPULSE_TOPIC_PREFIX) and another FANPULSE_DATABASE",
                     exit_code=3,
                 )
-        topic_ids = {topic: str(found[settings.topic_prefix + topic]["topic_id"]) for topic in SOURCES}
+        topic_ids = {topic: str(found[settings.topic_prefix + topic]["topic_id"]) for topic in READ}
         return Cluster(str(admin.describe_cluster()["cluster_id"]), topic_ids, partitions)
     finally:
         admin.close()

@@ -17,7 +17,8 @@ from pipeline.verdict import NEVER
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """All rows of ``agent`` from ``topic`` and ``partition`` below ``next_offset`` are stored; ``newest`` is the
-    newest event time there (UTC ms, see ``verdict``). The rest says which log and which settings that is true of."""
+    newest event time there (UTC ms, see ``verdict``). The rest says which log and which settings that is true of;
+    ``inputs``, for a log that agents write, how far it holds each source (see ``fan_log``)."""
 
     agent: str
     topic: str
@@ -28,19 +29,22 @@ class Checkpoint:
     topic_id: str
     cluster_id: str
     parameters: str
+    inputs: str = ""
 
 
 _FIGURES = ("allowed_lateness", "late_horizon", "partitions", "time_zone")
+_STAGES = ("active_interval", "churn_after", "no_activity")
+_OF_AGENTS = {"facts": _STAGES, "lifecycle": _STAGES}
 
 
 @functools.cache
-def parameters(settings: Settings) -> str:
-    """The settings that figures depend on, as canonical JSON: with others, the same log gives other rows. Of the key
-    that fan ids are hashed with, a digest."""
+def parameters(settings: Settings, agent: str) -> str:
+    """The settings that an agent's figures depend on, as canonical JSON: with others, the same log gives other rows. Of
+    the key that fan ids are hashed with, a digest."""
     return orjson.dumps(
         {
             "fan_key": hashlib.blake2b(b"fanpulse", key=fan_key(settings), digest_size=4).hexdigest(),
-            **{name: getattr(settings, name) for name in _FIGURES},
+            **{name: getattr(settings, name) for name in (*_FIGURES, *_OF_AGENTS.get(agent, ()))},
         },
         option=orjson.OPT_SORT_KEYS,
     ).decode()
@@ -48,12 +52,13 @@ def parameters(settings: Settings) -> str:
 
 def require_same(settings: Settings, stored: list[Checkpoint]) -> None:
     """FanpulseError if figures were made with other settings than these (fan ids are hashed before, by workers)."""
-    made_with = {tuple((k, v) for k, v in orjson.loads(c.parameters).items() if k != "fan_key") for c in stored}
-    here = tuple((name, getattr(settings, name)) for name in _FIGURES)
-    if other := [dict(found) for found in made_with if found != here]:
-        raise FanpulseError(
-            f"the figures were made with {other[0]}, now the settings are {dict(here)}: set them back", exit_code=3
-        )
+    for c in stored:
+        made_with = {name: value for name, value in orjson.loads(c.parameters).items() if name != "fan_key"}
+        here = {name: getattr(settings, name) for name in sorted((*_FIGURES, *_OF_AGENTS.get(c.agent, ())))}
+        if made_with != here:
+            raise FanpulseError(
+                f"the figures were made with {made_with}, now the settings are {here}: set them back", exit_code=3
+            )
 
 
 _EPOCH_FLOOR = -2_208_988_800_000
@@ -74,6 +79,7 @@ def frame(checkpoints: list[Checkpoint], written_at: int) -> pl.DataFrame:
             "topic_id": [c.topic_id for c in checkpoints],
             "cluster_id": [c.cluster_id for c in checkpoints],
             "parameters": [c.parameters for c in checkpoints],
+            "inputs": [c.inputs for c in checkpoints],
             "written_at": pl.Series([written_at] * len(checkpoints)).cast(moment),
         }
     )
@@ -83,6 +89,6 @@ def read(client: Client) -> list[Checkpoint]:
     """Every checkpoint in the database, the most advanced of each agent, partition and fold version."""
     rows = client.query(
         "SELECT agent, topic, partition, fold_version, next_offset, toUnixTimestamp64Milli(newest), topic_id, "
-        "cluster_id, parameters FROM checkpoints FINAL ORDER BY agent, topic, partition, fold_version"
+        "cluster_id, parameters, inputs FROM checkpoints FINAL ORDER BY agent, topic, partition, fold_version"
     ).result_rows
     return [replace(c, newest=NEVER) if c.newest <= _EPOCH_FLOOR else c for c in (Checkpoint(*row) for row in rows)]

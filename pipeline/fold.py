@@ -1,11 +1,22 @@
 """What a fold is: a metric as a pure function of one log."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import polars as pl
 
 from pipeline.snapshot import SnapshotTable
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A record for a Kafka topic (named without prefix); ``partition`` None: by its key."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    partition: int | None = None
 
 
 class Fold(ABC):
@@ -28,6 +39,12 @@ class Fold(ABC):
     @abstractmethod
     def take(self) -> dict[str, pl.DataFrame]:
         """Rows to store since the last take, by table; each is counted as stored from here on."""
+
+    def outputs(self, start: int, next_offset: int, reached: int | None) -> list[Output]:
+        """Records for Kafka of what was folded from offset ``start`` to before ``next_offset``, since the last call.
+        They are sent, and acknowledged, before the rows are stored. ``reached`` is the event time that the log has
+        got to (UTC ms); None: it has had no event."""
+        return []
 
     def __len__(self) -> int:
         """Rows in memory that may still change."""

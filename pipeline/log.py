@@ -1,9 +1,10 @@
 """One partition of one topic, for as long as this worker holds it."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,8 @@ class Broken(Exception):
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A block, judged: ``rows`` (with ``late`` and ``duplicate``), ``refused`` records, and where it leaves the log:
-    ``next`` offset and ``newest`` event time (UTC ms). ``extra_fields`` and ``slow`` as in ``decode.Decoded``."""
+    ``next`` offset and ``newest`` event time (UTC ms). ``extra_fields`` and ``slow`` as in ``decode.Decoded``,
+    ``inputs`` as in ``checkpoint.Checkpoint``."""
 
     rows: pl.DataFrame
     refused: list[Refused]
@@ -34,17 +36,82 @@ class Batch:
     newest: int
     extra_fields: int
     slow: int
+    inputs: str = ""
 
 
-class PartitionLog:
-    """State of everything that reads the partition: the decoder's verdicts, and one fold an agent.
+class Log(ABC):
+    """State of everything that reads the partition: one fold an agent.
 
     It begins at ``position``, the lowest checkpoint of its agents, with the state that each stored there, and ends
     with the assignment: a rebalance makes new ones from ClickHouse, and what an old one still has under way is
     ignored. ``stored`` is the next offset that each agent has not stored yet, ``newest`` the newest
-    event time below it (``verdict.NEVER``: none). ``set_aside`` are offsets of records
-    whose raw row ClickHouse refuses, and why: they are taken for records that are no events.
-    ``on_batch(log, batch, seconds)`` is told of every block decoded, with the CPU seconds that it took.
+    event time below it (``verdict.NEVER``: none).
+    """
+
+    place: ClassVar[str] = "offset"
+    """Column of a batch's rows with their offset in this log."""
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        folds: dict[str, Fold],
+        checkpoints: dict[str, int],
+        position: int,
+        newest: Mapping[str, int] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.folds = folds
+        self.checkpoints = checkpoints
+        self.stored = dict(checkpoints)
+        self.newest = dict.fromkeys(checkpoints, NEVER) | dict(newest or {})
+        self.position = position
+        self._folded = dict.fromkeys(folds, position)
+
+    def reached(self, newest: int) -> int | None:
+        """Event time that a source has got to when ``newest`` is the newest seen (UTC ms); None: no event, or no
+        source."""
+        return None
+
+    @abstractmethod
+    def oldest(self, newest: int) -> int:
+        """Oldest event time that may still change a figure when ``newest`` is the newest seen, UTC ms."""
+
+    @abstractmethod
+    def _judge(self, block: Block) -> Batch:
+        """What a block that follows holds, and the state of the log after it."""
+
+    def read(self, delivery: Delivery) -> Batch:
+        """What a block holds: decoded by the first agent that asks, shared by the others. Broken if it does not
+        follow the one before it."""
+        if delivery.batch is None:
+            block = delivery.block
+            if block.start != self.position:
+                raise Broken(
+                    f"{self.topic}[{self.partition}]: a block begins at {block.start}, but {self.position} was to come"
+                )
+            delivery.batch = self._judge(block)
+            self.position = block.next
+        return cast(Batch, delivery.batch)
+
+    def share(self, agent: str, batch: Batch) -> pl.DataFrame:
+        """The rows of a batch that an agent has not stored yet. Broken if it has not had the batch before."""
+        if batch.start > self._folded[agent]:
+            raise Broken(
+                f"{self.topic}[{self.partition}]: agent {agent} is at {self._folded[agent]}, "
+                f"its next batch begins at {batch.start}"
+            )
+        self._folded[agent] = max(batch.next, self._folded[agent])
+        own = self.checkpoints[agent]
+        return batch.rows if batch.start >= own else batch.rows.filter(pl.col(self.place) >= own)
+
+
+class PartitionLog(Log):
+    """A source topic's partition: with the decoder's verdicts.
+
+    ``set_aside`` are offsets of records whose raw row ClickHouse refuses, and why: they are taken for records that are
+    no events. ``on_batch(log, batch, seconds)`` is told of every block decoded, with the CPU seconds that it took.
     """
 
     def __init__(
@@ -60,50 +127,27 @@ class PartitionLog:
         set_aside: Mapping[int, str] | None = None,
         on_batch: Callable[["PartitionLog", Batch, float], None] = lambda log, batch, seconds: None,
     ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.folds = folds
-        self.checkpoints = checkpoints
-        self.stored = dict(checkpoints)
-        self.newest = dict.fromkeys(checkpoints, NEVER) | dict(newest or {})
-        self.position = position
+        super().__init__(topic, partition, folds, checkpoints, position, newest)
         self.verdicts = verdicts
         self._decoder = decoder
         self._set_aside = set_aside or {}
-        self._folded = dict.fromkeys(folds, position)
         self._on_batch = on_batch
 
-    def read(self, delivery: Delivery) -> Batch:
-        """What a block holds: decoded by the first agent that asks, shared by the others. Broken if it does not
-        follow the one before it."""
-        if delivery.batch is None:
-            delivery.batch = self._judge(delivery.block)
-        return cast(Batch, delivery.batch)
+    def reached(self, newest: int) -> int | None:
+        return newest - self.verdicts.horizon.lateness if newest > NEVER else None
 
-    def share(self, agent: str, batch: Batch) -> pl.DataFrame:
-        """The rows of a batch that an agent has not stored yet. Broken if it has not had the batch before."""
-        if batch.start > self._folded[agent]:
-            raise Broken(
-                f"{self.topic}[{self.partition}]: agent {agent} is at {self._folded[agent]}, "
-                f"its next batch begins at {batch.start}"
-            )
-        self._folded[agent] = max(batch.next, self._folded[agent])
-        own = self.checkpoints[agent]
-        return batch.rows if batch.start >= own else batch.rows.filter(pl.col("offset") >= own)
+    def oldest(self, newest: int) -> int:
+        return self.verdicts.horizon.oldest(newest)
 
     def _judge(self, block: Block) -> Batch:
-        if block.start != self.position:
-            raise Broken(
-                f"{self.topic}[{self.partition}]: a block begins at {block.start}, but {self.position} was to come"
-            )
-        start, began = self.position, time.thread_time()
+        began = time.thread_time()
         decoded = self._decoder.decode(block)
         accepted, refused = decoded.rows, decoded.refused
         if self._set_aside:
             accepted, refused = self._without(block, accepted, refused)
         rows = self.verdicts.judge(accepted)
-        self.position = block.next
-        batch = Batch(rows, refused, start, self.position, self.verdicts.newest, decoded.extra_fields, decoded.slow)
+        newest = self.verdicts.newest
+        batch = Batch(rows, refused, block.start, block.next, newest, decoded.extra_fields, decoded.slow)
         self._on_batch(self, batch, time.thread_time() - began)
         return batch
 

@@ -71,6 +71,14 @@ METRICS: tuple[Metric, ...] = (
         "A producer is ahead of the contracts: add the field as optional, or tell them.",
     ),
     Metric(
+        "facts_total",
+        "counter",
+        "facts",
+        ("partition",),
+        "Facts about fans read from the fan log, ticks among them.",
+        "None while interactions come: see the lag of fan_facts.",
+    ),
+    Metric(
         "slow_path_total",
         "counter",
         "records",

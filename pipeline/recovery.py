@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import polars as pl
 from clickhouse_connect.driver.client import Client
@@ -10,11 +12,14 @@ from clickhouse_connect.driver.client import Client
 from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
+from pipeline import fan_log
 from pipeline.checkpoint import Checkpoint
 from pipeline.decode import Decoder, FanHasher
 from pipeline.dedupe import BUCKET_MS, TIME_MIX, DedupeIndex, restore
 from pipeline.fold import Fold
-from pipeline.log import BY_CLICKHOUSE, Batch, PartitionLog
+from pipeline.folds.facts import Facts
+from pipeline.folds.lifecycle import Lifecycle
+from pipeline.log import BY_CLICKHOUSE, Batch, Log, PartitionLog
 from pipeline.snapshot import SnapshotTable
 from pipeline.verdict import NEVER, Horizon, Verdicts
 
@@ -22,16 +27,18 @@ ARCHIVE = "archive"
 """The agent that stores the records of every topic; the others follow it."""
 
 Partition = tuple[str, int]
-"""A source topic (without prefix) and a partition number."""
+"""A topic that agents read (without prefix) and a partition number."""
 
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """An agent: its name, the topics it reads, and its fold for one partition of a topic."""
+    """An agent: its name, the topics it reads, its fold for one partition of a topic, and the agent that it follows: it
+    folds only what that has stored."""
 
     name: str
     topics: tuple[str, ...]
-    fold: Callable[[Settings, str], Fold]
+    fold: Callable[[Settings, str, int], Fold]
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Recovery:
         cluster: Cluster,
         fan_key: bytes,
         connect: Callable[[], Client],
-        on_batch: Callable[[PartitionLog, Batch, float], None],
+        on_batch: Callable[[Any, Batch, float], None],
     ) -> None:
         self._settings = settings
         self._agents = agents
@@ -77,7 +84,7 @@ class Recovery:
         earliest: Mapping[Partition, int],
         ends: Callable[[], Mapping[Partition, int]],
         set_aside: Mapping[Partition, Mapping[int, str]] | None = None,
-    ) -> dict[Partition, PartitionLog]:
+    ) -> dict[Partition, Log]:
         """A log for each partition, as at the lowest checkpoint of its agents.
 
         ``earliest`` and ``ends`` are Kafka's offsets; the ends are asked for once the checkpoints are read: other
@@ -90,10 +97,13 @@ class Recovery:
             stored = {(c.agent, c.topic, c.partition, c.fold_version): c for c in checkpoints.read(client)}
             end = ends()
             stored |= self._begin(client, held, earliest, {where[1:3] for where in stored})
-            logs = {}
+            logs: dict[Partition, Log] = {}
             for topic in sorted({topic for topic, _ in held}):
                 here = sorted(partition for name, partition in held if name == topic)
-                logs.update(self._load_topic(client, topic, here, stored, earliest, end, set_aside or {}))
+                if topic == fan_log.TOPIC:
+                    logs.update(self._load_fan_log(client, here, stored, earliest, end))
+                else:
+                    logs.update(self._load_topic(client, topic, here, stored, earliest, end, set_aside or {}))
             return logs
         finally:
             client.close()
@@ -108,12 +118,12 @@ class Recovery:
                 agent.name,
                 topic,
                 partition,
-                agent.fold(self._settings, topic).version,
+                agent.fold(self._settings, topic, partition).version,
                 earliest[topic, partition],
                 NEVER,
                 self._cluster.topic_ids[topic],
                 self._cluster.cluster_id,
-                checkpoints.parameters(self._settings),
+                checkpoints.parameters(self._settings, agent.name),
             )
             for topic, partition in sorted(held - known)
             for agent in self._agents
@@ -131,7 +141,7 @@ class Recovery:
             here = sorted({c.partition for c in first if c.topic == topic})
             found = client.query(
                 "SELECT partition FROM {table:Identifier} WHERE has({partitions:Array(UInt16)}, partition) LIMIT 1",
-                parameters={"table": f"raw_{topic}", "partitions": here},
+                parameters={"table": "fan_state" if topic == fan_log.TOPIC else f"raw_{topic}", "partitions": here},
             ).result_rows
             if found:
                 raise RefusedToStart(
@@ -148,7 +158,7 @@ class Recovery:
         earliest: Mapping[Partition, int],
         end: Mapping[Partition, int],
         set_aside: Mapping[Partition, Mapping[int, str]],
-    ) -> dict[Partition, PartitionLog]:
+    ) -> dict[Partition, Log]:
         agents = [agent for agent in self._agents if topic in agent.topics]
         folds: dict[int, dict[str, Fold]] = {}
         own: dict[int, dict[str, int]] = {}
@@ -157,30 +167,22 @@ class Recovery:
         restored: dict[str, dict[int, int]] = {agent.name: {} for agent in agents}
         for partition in partitions:
             where = (topic, partition)
-            folds[partition] = {agent.name: agent.fold(self._settings, topic) for agent in agents}
-            found = {
-                agent.name: stored.get((agent.name, topic, partition, folds[partition][agent.name].version))
-                for agent in agents
-            }
-            known = {name: held for name, held in found.items() if held is not None}
+            folds[partition] = {agent.name: agent.fold(self._settings, topic, partition) for agent in agents}
+            known = self._known(where, folds[partition], stored, earliest[where], end[where])
             for held in known.values():
-                self._check(held, earliest[where], end[where])
                 # By its own watermark is late what it has still to read; without a checkpoint it begins empty.
                 restored[held.agent][partition] = held.newest
-            if missing := [name for name in found if name not in known]:
-                old = [key for key in stored if key[0] in missing and key[1:3] == where]
-                if old or (known and earliest[where] > 0):
-                    raise RefusedToStart(
-                        f"agent {missing[0]} has no checkpoint in {topic}[{partition}] for its present definition, "
-                        "and Kafka no longer has the whole log; use a new FANPULSE_DATABASE and load the history again"
-                    )
-            own[partition] = {name: known[name].next_offset if name in known else 0 for name in found}
+            own[partition] = {name: known[name].next_offset if name in known else 0 for name in folds[partition]}
             lowest = min(own[partition].values())
             position[partition] = max(lowest, earliest[where])
             newest[partition] = max((c.newest for c in known.values() if c.next_offset == lowest), default=NEVER)
         refused = self._refused(client, topic, position)
         indices = self._indices(client, topic, position, newest)
         for agent in agents:
+            if isinstance(folds[partitions[0]][agent.name], Facts):
+                upto = {partition: own[partition][agent.name] for partition in restored[agent.name]}
+                for partition, days in self._open_days(client, topic, upto, restored[agent.name]).items():
+                    cast(Facts, folds[partition][agent.name]).remember(days)
             for table in folds[partitions[0]][agent.name].tables:
                 version = folds[partitions[0]][agent.name].version
                 for partition, rows in self._rows(client, table, version, restored[agent.name]).items():
@@ -202,6 +204,60 @@ class Recovery:
             for partition in partitions
         }
 
+    def _load_fan_log(
+        self,
+        client: Client,
+        partitions: list[int],
+        stored: Mapping[tuple[str, str, int, int], Checkpoint],
+        earliest: Mapping[Partition, int],
+        end: Mapping[Partition, int],
+    ) -> dict[Partition, Log]:
+        logs: dict[Partition, Log] = {}
+        zone = ZoneInfo(self._settings.time_zone)
+        for partition in partitions:
+            where = (fan_log.TOPIC, partition)
+            folds = {
+                agent.name: agent.fold(self._settings, fan_log.TOPIC, partition)
+                for agent in self._agents
+                if fan_log.TOPIC in agent.topics
+            }
+            known = self._known(where, folds, stored, earliest[where], end[where])
+            own = {name: known[name].next_offset if name in known else 0 for name in folds}
+            lowest = min(own.values())
+            inputs = next((fan_log.read_inputs(c.inputs) for c in known.values() if c.next_offset == lowest), {})
+            for name, fold in folds.items():
+                if name in known and isinstance(fold, Lifecycle):
+                    rows = self._fan_state(client, partition, fold.version)
+                    fold.restore_state(rows, fan_log.as_of(fan_log.read_inputs(known[name].inputs), zone))
+            position = max(lowest, earliest[where])
+            logs[where] = fan_log.FanLog(
+                partition, self._settings.time_zone, folds, own, position, inputs, self._on_batch
+            )
+        return logs
+
+    def _known(
+        self,
+        where: Partition,
+        folds: Mapping[str, Fold],
+        stored: Mapping[tuple[str, str, int, int], Checkpoint],
+        earliest: int,
+        end: int,
+    ) -> dict[str, Checkpoint]:
+        """The checkpoints of a partition's agents, those that have one. RefusedToStart if one must not be gone on from,
+        or is missing on a log that is no longer whole."""
+        found = {name: stored.get((name, *where, fold.version)) for name, fold in folds.items()}
+        known = {name: held for name, held in found.items() if held is not None}
+        for held in known.values():
+            self._check(held, earliest, end)
+        if missing := [name for name in found if name not in known]:
+            old = [key for key in stored if key[0] in missing and key[1:3] == where]
+            if old or (known and earliest > 0):
+                raise RefusedToStart(
+                    f"agent {missing[0]} has no checkpoint in {where[0]}[{where[1]}] for its present definition, "
+                    "and Kafka no longer has the whole log; use a new FANPULSE_DATABASE and load the history again"
+                )
+        return known
+
     def _check(self, held: Checkpoint, earliest: int, end: int) -> None:
         where = f"{held.topic}[{held.partition}]"
         if held.cluster_id != self._cluster.cluster_id:
@@ -214,10 +270,10 @@ class Recovery:
                 f"topic {held.topic} was deleted and made anew since the database was filled, so its offsets mean "
                 "other records: use a new FANPULSE_DATABASE"
             )
-        if held.parameters != checkpoints.parameters(self._settings):
+        if held.parameters != (present := checkpoints.parameters(self._settings, held.agent)):
             raise RefusedToStart(
-                f"the figures were made with {held.parameters}, now the settings are "
-                f"{checkpoints.parameters(self._settings)}: set them back, or use a new FANPULSE_DATABASE"
+                f"the figures were made with {held.parameters}, now the settings are {present}: set them back, or use "
+                "a new FANPULSE_DATABASE"
             )
         if end < held.next_offset:
             raise RefusedToStart(
@@ -279,6 +335,47 @@ class Recovery:
             prints, times, offsets = (table.column(name).to_numpy() for name in ("print", "time_ms", "offset"))
             indices[partition] = restore(prints, times, offsets)
         return indices
+
+    def _open_days(
+        self, client: Client, topic: str, upto: Mapping[int, int], newest: Mapping[int, int]
+    ) -> dict[int, pl.DataFrame]:
+        """What ``Facts.remember`` takes, by partition: of stored interactions below ``upto`` within the horizon."""
+        if topic != "interactions":
+            return {}
+        seen = {partition: event_time for partition, event_time in newest.items() if event_time > NEVER}
+        no_activity = self._settings.no_activity.split(",")
+        found = {}
+        for partition, event_time in seen.items():
+            arrow = client.query_arrow(
+                "SELECT toString(platform) AS platform, creator_id, fan, "
+                "toInt32(toDate(event_time, {time_zone:String})) AS day, "
+                "nullIf(minIf(toUnixTimestamp64Milli(event_time), action), 0) AS first, "
+                "nullIf(maxIf(toUnixTimestamp64Milli(event_time), action), 0) AS last, "
+                "argMaxIf(toString(kind), event_time, action) AS last_kind, "
+                "nullIf(maxIf(toUnixTimestamp64Milli(event_time), kind = 'unfollow'), 0) AS unfollow "
+                "FROM (SELECT *, NOT has({no_activity:Array(String)}, kind) AS action FROM raw_interactions "
+                "WHERE partition = {partition:UInt16} AND `offset` < {upto:Int64} AND late = 0 AND duplicate = 0 "
+                "AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
+                "AND (action OR kind = 'unfollow')) GROUP BY platform, creator_id, fan, day",
+                parameters={
+                    "time_zone": self._settings.time_zone,
+                    "no_activity": no_activity,
+                    "partition": partition,
+                    "upto": upto[partition],
+                    "since": self._horizon.oldest(event_time),
+                },
+            )
+            found[partition] = pl.DataFrame(pl.from_arrow(arrow)).with_columns(pl.col("day").cast(pl.Int32))
+        return found
+
+    @staticmethod
+    def _fan_state(client: Client, partition: int, version: int) -> pl.DataFrame:
+        arrow = client.query_arrow(
+            "SELECT * EXCEPT (partition, fold_version) REPLACE (toString(platform) AS platform) FROM fan_state FINAL "
+            "WHERE partition = {partition:UInt16} AND fold_version = {version:UInt16}",
+            parameters={"partition": partition, "version": version},
+        )
+        return pl.DataFrame(pl.from_arrow(arrow))
 
     def _rows(
         self, client: Client, table: SnapshotTable, version: int, newest: Mapping[int, int]

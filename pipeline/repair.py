@@ -1,28 +1,37 @@
 """Takes into the figures what came too late for the stream, by the same SQL that defines them."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import polars as pl
 from clickhouse_connect.driver.client import Client
+from kafka.errors import KafkaError
 
-from infra.connect import clickhouse_client
-from infra.errors import FanpulseError
+from infra.connect import clickhouse_client, kafka_producer
+from infra.errors import FanpulseError, InfraError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
+from pipeline import fan_log
 from pipeline.snapshot import SnapshotTable
 from pipeline.twin import BUCKETS, FOLDS, UNTIL, columns, limits, twin
 from schemas.topics import SOURCES
 
 
+_ANSWER_S = 60.0
+
+
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair did: late events of each topic now in the figures, repeats that were not, and rows written."""
+    """What a repair did: late events of each topic now in the figures, repeats that were not, rows written, and facts
+    sent to the fan log."""
 
     events: dict[str, int]
     repeats: dict[str, int]
     rows: dict[str, int]
+    facts: int
 
 
 def repair(settings: Settings, first: date, last: date, report: Callable[[str], None] = lambda line: None) -> Repaired:
@@ -31,10 +40,11 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
     Whole days, because the widest bucket is a day: a row written by a repair is the exact fold of all late events of
     its key below the archive's checkpoint, so a second repair, or one after a crash, writes the same or a better row.
     Stream rows are never touched. First the late records are settled (a late event may repeat another), then every
-    table of every fold gets its rows.
+    table of every fold gets its rows, and what agents on the fan log must know is sent there: to have it twice changes
+    nothing.
 
     Raises:
-        InfraError: ClickHouse does not answer.
+        InfraError: ClickHouse or Kafka does not answer.
         FanpulseError: nothing is stored yet, or the last day is before the first.
     """
     if last < first:
@@ -50,7 +60,7 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
         if not stored:
             raise FanpulseError("nothing is stored yet, so nothing can be repaired: start a worker (fanpulse worker)")
         checkpoints.require_same(settings, stored)
-        events, repeats, rows = {}, {}, {}
+        events, repeats, rows, facts = {}, {}, {}, 0
         for topic in SOURCES:
             until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
             if not until:
@@ -65,6 +75,9 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
             report(f"settling late {topic}")
             _settle(client, topic, parameters)
             events[topic], repeats[topic] = _settled(client, topic, parameters)
+            if events[topic]:
+                report(f"telling the fan log of late {topic}")
+                facts += _tell(settings, client, topic, parameters)
             for agent, (fold, source) in FOLDS.items():
                 if source != topic:
                     continue
@@ -78,7 +91,7 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
                         parameters=parameters,
                     )
                     rows[table.name] = int(client.query(f"SELECT count() {found}", parameters).result_rows[0][0])
-        return Repaired(events, repeats, rows)
+        return Repaired(events, repeats, rows, facts)
     finally:
         client.close()
 
@@ -143,3 +156,27 @@ def _settled(client: Client, topic: str, parameters: dict[str, object]) -> tuple
         parameters=parameters,
     ).result_rows
     return int(events), int(repeats)
+
+
+def _tell(settings: Settings, client: Client, topic: str, parameters: dict[str, object]) -> int:
+    """Sends the late events that count now to the fan log; returns how many."""
+    arrow = client.query_arrow(
+        "SELECT partition, `offset`, toString(platform) AS platform, creator_id, fan, "
+        "toUnixTimestamp64Milli(event_time) AS at, toString(kind) AS kind "
+        f"FROM raw_{topic} FINAL WHERE {_RANGE} AND repaired = 1 AND duplicate = 0 AND kind != 'impression' "
+        "ORDER BY partition, `offset`",
+        parameters=parameters,
+    )
+    facts = pl.DataFrame(pl.from_arrow(arrow))
+    with contextlib.closing(kafka_producer(settings)) as producer:
+        sent = [
+            producer.send(settings.topic_prefix + fan_log.TOPIC, message, partition=int(partition))
+            for (partition,), own in facts.partition_by("partition", as_dict=True).items()
+            for message in fan_log.encode(fan_log.REPAIR, 0, 0, None, own.drop("partition"))
+        ]
+        try:
+            for each in sent:
+                each.get(timeout=_ANSWER_S)
+        except KafkaError as error:
+            raise InfraError(f"Kafka did not take the late {topic} ({error}); repair these days again") from None
+    return len(facts)

@@ -22,13 +22,14 @@ from infra.settings import Settings
 from infra.topics import ensure_topics
 from pipeline import checkpoint as checkpoints
 from pipeline.decode import Decoder, FanHasher, Unreadable
+from pipeline.log import BY_CLICKHOUSE
 from pipeline.verdict import AHEAD_MS, NEVER, Horizon
 from schemas.events import FUTURE_MS, KINDS
 from schemas.topics import SOURCES, partition_for
 
 REASONS = (
     "null_value", "too_large", "invalid_utf8", "broken_json", "wrong_type", "missing_field", "unknown_kind", "empty",
-    "too_long", "bad_characters", "unknown_value", "out_of_range", "negative", "future", "invalid", "clickhouse",
+    "too_long", "bad_characters", "unknown_value", "out_of_range", "negative", "future", "invalid", BY_CLICKHOUSE,
 )  # fmt: skip
 """Codes of refusals; a database may hold others of a newer worker."""
 WRITTEN = 500

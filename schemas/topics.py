@@ -12,14 +12,15 @@ DAY_MS = 86_400_000
 class Topic:
     """One topic.
 
-    ``source``: partitioned by fan; holds events of ``schemas.events.MODELS[name]``.
+    ``source``: partitioned by fan; holds events of ``schemas.events.MODELS[name]``. ``log``: written by one agent of
+    the workers and read by others, from the partition of a number to the same. ``output``: for other systems.
     ``retention_ms`` counts from the broker's append time, as all source topics use ``LogAppendTime``: the append
     time bounds how far one event may move the watermark, so it must not be the producer's to choose.
     """
 
     name: str
     key: str
-    role: Literal["source", "output"]
+    role: Literal["source", "log", "output"]
     partitions: int | None
     retention_ms: int
     max_bytes: int
@@ -47,6 +48,24 @@ TOPICS: dict[str, Topic] = {
         _source("orders", "Orders placed, paid, shipped and refunded; memberships bought in the shop"),
         _source("ad_events", "Impressions, clicks, plays and conversions of advertisements, with their cost"),
         Topic(
+            "fan_facts",
+            "none; partition of the source",
+            "log",
+            None,
+            7 * DAY_MS,
+            8 * 1024 * 1024,
+            "The fan log: what the source topics say about fans, in blocks (schemas/README.md)",
+        ),
+        Topic(
+            "fan_transitions",
+            "creator_id",
+            "output",
+            None,
+            30 * DAY_MS,
+            2 * 1024 * 1024,
+            "Moves of fans from stage to stage, and moves taken back",
+        ),
+        Topic(
             "dead_letters",
             "topic, partition and offset of the record",
             "output",
@@ -61,6 +80,10 @@ TOPICS: dict[str, Topic] = {
 
 SOURCES: tuple[str, ...] = tuple(topic.name for topic in TOPICS.values() if topic.role == "source")
 """Names of the source topics. One fan is in the partition of the same number in each of them."""
+
+
+LOGS: tuple[str, ...] = tuple(topic.name for topic in TOPICS.values() if topic.role == "log")
+"""Names of the topics that agents write for agents."""
 
 
 def partition_for(key: bytes, partitions: int) -> int:

@@ -20,10 +20,11 @@ from infra.connect import clickhouse_client, kafka_admin, kafka_producer
 from infra.settings import Settings
 from infra.topics import ensure_topics
 from pipeline import checkpoint as checkpoints
+from pipeline.app import AGENTS, READ
 from pipeline.migrate import migrate
 from pipeline.recovery import Partition
 from pipeline.verify import verify
-from schemas.topics import SOURCES, partition_for
+from schemas.topics import LOGS, SOURCES, partition_for
 
 MINUTE = 60_000
 DAY = 86_400_000
@@ -110,8 +111,8 @@ def until(found: Callable[[], Any], what: str, deadline: float = DEADLINE) -> An
 
 
 def ends(settings: Settings) -> dict[Partition, int]:
-    """End offsets of the source topics in Kafka."""
-    names = {settings.topic_prefix + topic: topic for topic in SOURCES}
+    """End offsets in Kafka of the topics that agents read."""
+    names = {settings.topic_prefix + topic: topic for topic in READ}
     wanted = {
         TopicPartition(name, partition): OffsetSpec.LATEST for name in names for partition in range(settings.partitions)
     }
@@ -125,8 +126,8 @@ def stored(settings: Settings) -> dict[Partition, int]:
     with database(settings) as client:
         found = checkpoints.read(client)
     lowest: dict[Partition, int] = {}
-    for topic in SOURCES:
-        agents = {"archive", "engagement"} if topic == "interactions" else {"archive"}
+    for topic in READ:
+        agents = {agent.name for agent in AGENTS if topic in agent.topics}
         for partition in range(settings.partitions):
             own = {c.agent: c.next_offset for c in found if (c.topic, c.partition) == (topic, partition)}
             if agents <= set(own):
@@ -136,15 +137,17 @@ def stored(settings: Settings) -> dict[Partition, int]:
 
 def await_stored(settings: Settings, workers: Iterable["WorkerProcess"] = (), deadline: float = DEADLINE) -> None:
     """Waits until every agent has stored all that Kafka has, and sees that the workers live."""
-    wanted = ends(settings)
+    for topics in (SOURCES, LOGS):
+        # What agents write for agents has its end when they have read theirs.
+        wanted = {where: offset for where, offset in ends(settings).items() if where[0] in topics}
 
-    def done() -> bool:
-        for worker in workers:
-            assert worker.process.poll() is None, worker.output()
-        held = stored(settings)
-        return all(held.get(where, -1) >= offset for where, offset in wanted.items())
+        def done(wanted: dict[Partition, int] = wanted) -> bool:
+            for worker in workers:
+                assert worker.process.poll() is None, worker.output()
+            held = stored(settings)
+            return all(held.get(where, -1) >= offset for where, offset in wanted.items())
 
-    until(done, f"all of {wanted} to be stored", deadline)
+        until(done, f"all of {wanted} to be stored", deadline)
 
 
 def verified(settings: Settings) -> dict[str, int]:

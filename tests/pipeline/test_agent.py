@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from pipeline.agent import Agent, FlushPolicy, Keeper
 from pipeline.block import Block
 from pipeline.decode import Decoder, FanHasher, Refused
+from pipeline.fold import Output
 from pipeline.folds.archive import Archive
 from pipeline.log import PartitionLog
 from pipeline.metrics import Metrics
@@ -23,7 +25,7 @@ from pipeline.verdict import Horizon, Verdicts
 
 NOW = 1_750_000_000_000
 WHERE = ("interactions", 0)
-SPEC = AgentSpec("archive", ("interactions",), lambda settings, topic: Archive(topic))
+SPEC = AgentSpec("archive", ("interactions",), lambda settings, topic, partition: Archive(topic))
 
 
 class Rig:
@@ -40,15 +42,15 @@ class Rig:
         self.logs = {WHERE: self.log(own)}
         identity = ("topic", "cluster", "{}")
         self.agent = Agent(
-            SPEC,
+            replace(SPEC, after=after),
             self.logs,
             self,
             FlushPolicy(1.0, rows),
             Metrics(),
-            lambda topic: identity,
+            lambda agent, topic: identity,
             lambda agent, log, offset, newest: self.told.append(("report", offset, newest)),
+            self.send,
             Keeper(self.dead_letters, self.set_aside) if after is None else None,
-            after,
         )
 
     def log(self, own: int = 0) -> PartitionLog:
@@ -79,6 +81,9 @@ class Rig:
 
     def held(self, table: str, rows: pl.DataFrame) -> set[tuple[int, int]]:
         return self.there
+
+    async def send(self, outputs: list[Output]) -> None:
+        self.told.append(("to kafka", [output.value for output in outputs]))
 
     async def dead_letters(self, topic: str, partition: int, refused: list[Refused]) -> None:
         self.told.append(("sent", [record.offset for record in refused]))

@@ -36,9 +36,11 @@ def test_the_most_advanced_of_each_is_read_whatever_came_last(settings: Settings
 
 
 def test_parameters_name_what_figures_depend_on_and_hide_the_key(settings: Settings) -> None:
-    said = orjson.loads(checkpoints.parameters(settings))
+    said = orjson.loads(checkpoints.parameters(settings, "archive"))
     assert set(said) == {"allowed_lateness", "late_horizon", "partitions", "time_zone", "fan_key"}
     keyed = settings.model_copy(update={"fan_key": Settings(fan_key="ab" * 16).fan_key})
-    assert checkpoints.parameters(keyed) != checkpoints.parameters(settings)
-    assert "abab" not in checkpoints.parameters(keyed)
-    assert checkpoints.parameters(settings.model_copy(update={"flush_rows": 1})) == checkpoints.parameters(settings)
+    assert checkpoints.parameters(keyed, "archive") != checkpoints.parameters(settings, "archive")
+    assert "abab" not in checkpoints.parameters(keyed, "archive")
+    assert checkpoints.parameters(settings.model_copy(update={"flush_rows": 1}), "archive") == checkpoints.parameters(
+        settings, "archive"
+    )

@@ -17,11 +17,12 @@ from infra.connect import clickhouse_client
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline.agent import Agent, FlushPolicy, Keeper
-from pipeline.app import AGENTS
+from pipeline.app import AGENTS as ALL
 from pipeline.block import Block
 from pipeline.checkpoint import Checkpoint
 from pipeline.decode import Refused
-from pipeline.log import Broken, PartitionLog
+from pipeline.fold import Output
+from pipeline.log import Broken, Log
 from pipeline.metrics import Metrics
 from pipeline.migrate import migrate
 from pipeline.recovery import Cluster, Partition, Recovery, RefusedToStart
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.stack
 
 NOW = 1_772_000_000_000
 WHERE = ("interactions", 0)
+AGENTS = tuple(agent for agent in ALL if agent.name in ("archive", "engagement"))
 CLUSTER = Cluster("cluster", {"interactions": "topic"}, {"interactions": 4})
 
 
@@ -85,7 +87,7 @@ class Worker:
     def __init__(self, settings: Settings, hands: Any, end: int, earliest: int = 0) -> None:
         self.logs = recovery(settings).load({WHERE}, {WHERE: earliest}, lambda: {WHERE: end})
         self.reported: dict[str, int] = {}
-        parameters = checkpoints.parameters(settings)
+        parameters = checkpoints.parameters(settings, "archive")
         self.agents = [
             Agent(
                 spec,
@@ -93,8 +95,9 @@ class Worker:
                 hands,
                 FlushPolicy(1.0, 1_000_000),
                 Metrics(),
-                lambda topic: ("topic", "cluster", parameters),
+                lambda agent, topic: ("topic", "cluster", parameters),
                 self._report,
+                self._send,
                 Keeper(self._dead_letters, self._set_aside) if spec.name == "archive" else None,
             )
             for spec in AGENTS
@@ -111,11 +114,14 @@ class Worker:
             queue.append(delivery)
         self.fetched = until
 
-    def _report(self, agent: str, partition_log: PartitionLog, next_offset: int, newest: int) -> None:
+    def _report(self, agent: str, partition_log: Log, next_offset: int, newest: int) -> None:
         self.reported[agent] = next_offset
 
     def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
         raise AssertionError(refused)
+
+    async def _send(self, outputs: list[Output]) -> None:
+        raise AssertionError(outputs)
 
     async def _dead_letters(self, topic: str, partition: int, refused: list[Refused]) -> None:
         pass
@@ -219,7 +225,7 @@ def test_every_agent_has_a_checkpoint_before_the_first_record(settings: Settings
 
 def stored(settings: Settings, **changed: Any) -> Checkpoint:
     """A checkpoint of each agent at offset 50, changed."""
-    parameters = checkpoints.parameters(settings)
+    parameters = checkpoints.parameters(settings, "archive")
     made = Checkpoint("archive", *WHERE, 1, 50, NOW, "topic", "cluster", parameters)
     both = [replace(replace(made, agent=name), **changed) for name in ("archive", "engagement")]
     sink(settings).insert("checkpoints", checkpoints.frame(both, NOW))

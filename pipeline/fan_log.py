@@ -1,0 +1,196 @@
+"""The fan log: what the source topics say about fans, from agent ``facts`` to the agents that read it.
+
+A message is a line of JSON and then an Arrow stream. The line has ``source`` (topic, or ``repair``), ``start`` and
+``next`` (the source's offsets that it covers) and ``reached`` (event time the source has got to, UTC ms; null: it has
+had no event). Columns of the facts: ``offset`` (Int64, in the source), ``platform``, ``creator_id`` (String), ``fan``
+(UInt64), ``at`` (Int64, event time, UTC ms), ``kind`` (String). A message without facts tells only that time passed.
+"""
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
+
+import orjson
+import polars as pl
+
+from pipeline.block import Block
+from pipeline.fold import Fold
+from pipeline.log import Batch, Broken, Log
+from pipeline.verdict import NEVER
+from schemas.topics import SOURCES
+
+TOPIC = "fan_facts"
+REPAIR = "repair"
+"""Source of late events that a repair has taken in: in no order, and sent again by every repair of their days."""
+SCHEMA = {
+    "offset": pl.Int64,
+    "platform": pl.String,
+    "creator_id": pl.String,
+    "fan": pl.UInt64,
+    "at": pl.Int64,
+    "kind": pl.String,
+}
+"""Columns of facts, as sent."""
+ROWS = {"applied": pl.Int64, "source": pl.String, **SCHEMA, "day": pl.Int32}
+"""Columns of what folds read. ``applied`` is the offset on the fan log, ``day`` the local date (days since epoch). A
+row whose ``kind`` is empty is a tick: every source has reached its ``day``."""
+MESSAGE_FACTS = 20_000
+"""Facts in a message at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message, read (see above)."""
+
+    source: str
+    start: int
+    next: int
+    reached: int | None
+    facts: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """How far the fan log holds a source: its next offset, and the event time it has reached (UTC ms; None: none)."""
+
+    next: int
+    reached: int | None
+
+
+def encode(source: str, start: int, next_offset: int, reached: int | None, facts: pl.DataFrame) -> list[bytes]:
+    """Messages for the facts from ``start`` to before ``next_offset``, in the order of their offsets, of about
+    ``MESSAGE_FACTS`` each: those of one offset stay together."""
+    messages = []
+    last_of = facts["offset"].search_sorted(facts["offset"][MESSAGE_FACTS - 1 :: MESSAGE_FACTS], side="right")
+    ends = sorted({*last_of.to_list(), len(facts)})
+    for begin, stop in zip([0, *ends], ends, strict=False):
+        piece, last = facts[begin:stop], stop == len(facts)
+        end = next_offset if last else int(piece["offset"][-1]) + 1
+        body = io.BytesIO()
+        if len(piece):
+            piece.select(*SCHEMA).write_ipc_stream(body, compression="lz4")
+        # Time has passed when all facts before it are there.
+        head = {"source": source, "start": start, "next": end, "reached": reached if last else None}
+        messages.append(orjson.dumps(head) + b"\n" + body.getvalue())
+        start = end
+    return messages
+
+
+def decode(value: bytes | None) -> Message:
+    """A message. ValueError if ``value`` is none."""
+    head, _, body = (value or b"").partition(b"\n")
+    try:
+        line = orjson.loads(head)
+        facts = pl.read_ipc_stream(body) if body else pl.DataFrame(schema=SCHEMA)
+        if dict(facts.schema) != SCHEMA or line["source"] not in (*SOURCES, REPAIR):
+            raise ValueError("it has another source or other columns")
+        return Message(line["source"], int(line["start"]), int(line["next"]), line["reached"], facts)
+    except (KeyError, OSError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ValueError(str(error)) from None
+
+
+def read_inputs(text: str) -> dict[str, Input]:
+    """What ``Checkpoint.inputs`` says, by source."""
+    return {source: Input(found["next"], found["reached"]) for source, found in orjson.loads(text or "{}").items()}
+
+
+def write_inputs(inputs: Mapping[str, Input]) -> str:
+    """Text for ``Checkpoint.inputs``: canonical JSON."""
+    found = {source: {"next": each.next, "reached": each.reached} for source, each in inputs.items()}
+    return orjson.dumps(found, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def as_of(inputs: Mapping[str, Input], zone: ZoneInfo) -> int | None:
+    """The local day (days since epoch) that all sources have reached; None while one has not been heard of, or none
+    has had an event."""
+    if any(source not in inputs for source in SOURCES):
+        return None
+    reached = [each.reached for each in inputs.values() if each.reached is not None]
+    return local_day(min(reached), zone) if reached else None
+
+
+def local_day(at: int, zone: ZoneInfo) -> int:
+    """Local date of an event time (UTC ms), days since epoch."""
+    offset = pl.Series([at]).cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(zone.key).dt.date()
+    return int(offset.to_physical()[0])
+
+
+class FanLog(Log):
+    """One partition of the fan log, for as long as this worker holds it.
+
+    What was sent twice, after a crash or by two workers, is dropped by the offset of its source; ``inputs`` says how
+    far each is. ``on_batch(log, batch, seconds)`` as in ``log.PartitionLog``.
+    """
+
+    place: ClassVar[str] = "applied"
+
+    def __init__(
+        self,
+        partition: int,
+        time_zone: str,
+        folds: dict[str, Fold],
+        checkpoints: dict[str, int],
+        position: int,
+        inputs: Mapping[str, Input],
+        on_batch: Callable[[Any, Batch, float], None] = lambda log, batch, seconds: None,
+    ) -> None:
+        super().__init__(TOPIC, partition, folds, checkpoints, position)
+        self._zone = ZoneInfo(time_zone)
+        self._inputs = dict(inputs)
+        self._day = as_of(self._inputs, self._zone)
+        self._on_batch = on_batch
+
+    def oldest(self, newest: int) -> int:
+        return NEVER
+
+    def _judge(self, block: Block) -> Batch:
+        began, parts, newest = time.thread_time(), [], NEVER
+        for offset, value in zip(block.offsets.tolist(), block.values, strict=True):
+            try:
+                message = decode(value)
+            except ValueError as error:
+                where = f"{TOPIC}[{self.partition}]: offset {offset}"
+                raise Broken(f"{where} is no message of the fan log ({error})") from None
+            facts = self._new(message, offset)
+            if len(facts):
+                parts.append(facts)
+                newest = max(newest, int(facts["at"].max()))  # type: ignore[arg-type]
+            day = as_of(self._inputs, self._zone)
+            if day is not None and (self._day is None or day > self._day):
+                self._day = day
+                parts.append(_tick(offset, day))
+        rows = pl.concat(parts) if parts else pl.DataFrame(schema=ROWS)
+        inputs = write_inputs(self._inputs)
+        batch = Batch(rows, [], block.start, block.next, newest, 0, 0, inputs)
+        self._on_batch(self, batch, time.thread_time() - began)
+        return batch
+
+    def _new(self, message: Message, applied: int) -> pl.DataFrame:
+        """Facts of a message that the log has not had."""
+        facts = message.facts
+        if message.source != REPAIR:
+            known = self._inputs.get(message.source)
+            next_offset, reached = (known.next, known.reached) if known is not None else (message.start, None)
+            if message.start > next_offset:
+                raise Broken(
+                    f"{TOPIC}[{self.partition}]: a message of {message.source} begins at {message.start}, "
+                    f"but {next_offset} was to come"
+                )
+            facts = facts.filter(pl.col("offset") >= next_offset)
+            times = [at for at in (reached, message.reached) if at is not None]
+            self._inputs[message.source] = Input(max(next_offset, message.next), max(times, default=None))
+        day = pl.col("at").cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(self._zone.key).dt.date().to_physical()
+        return facts.select(
+            pl.lit(applied, pl.Int64).alias("applied"),
+            pl.lit(message.source).alias("source"),
+            *SCHEMA,
+            day.cast(pl.Int32).alias("day"),
+        )
+
+
+def _tick(applied: int, day: int) -> pl.DataFrame:
+    row = {"applied": applied, "source": "", "offset": -1, "platform": "", "creator_id": "", "fan": 0, "at": 0}
+    return pl.DataFrame([row | {"kind": "", "day": day}], schema=ROWS)

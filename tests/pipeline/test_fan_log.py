@@ -1,0 +1,128 @@
+"""The fan log: messages written and read, what was sent twice, and the day that all sources have reached."""
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import fan_log
+from pipeline.block import Block
+from pipeline.fan_log import FanLog, Input
+from pipeline.fold import Fold
+from pipeline.log import Broken
+from pipeline.transport import Delivery
+from schemas.topics import SOURCES
+
+ZONE = "Asia/Shanghai"
+DAY = 86_400_000
+MIDNIGHT = int(datetime(2025, 6, 2, tzinfo=ZoneInfo(ZONE)).timestamp() * 1000)
+
+
+class Kept(Fold):
+    """Rows as they come."""
+
+    def __init__(self) -> None:
+        self.rows: list[pl.DataFrame] = []
+
+    def apply(self, rows: pl.DataFrame) -> None:
+        self.rows.append(rows)
+
+    def take(self) -> dict[str, pl.DataFrame]:
+        return {}
+
+
+def facts(*offsets: int, at: int = MIDNIGHT) -> pl.DataFrame:
+    return pl.DataFrame(
+        [(offset, "douyin", "c", 7, at, "like") for offset in offsets], schema=fan_log.SCHEMA, orient="row"
+    )
+
+
+def read(log: FanLog, *messages: bytes) -> list[tuple[int, str, int, str, int]]:
+    """Reads messages as one block; rows as (applied, source, offset, kind, day)."""
+    begin = log.position
+    offsets = np.arange(begin, begin + len(messages))
+    block = Block("fan_facts", 0, begin, begin + len(messages), offsets, np.zeros(len(messages), np.int64), [*messages])
+    batch = log.read(Delivery(block, log))
+    assert dict(batch.rows.schema) == fan_log.ROWS
+    assert batch.inputs
+    return log.share("kept", batch).select("applied", "source", "offset", "kind", "day").rows()
+
+
+def log(own: int = 0, position: int = 0, inputs: dict[str, Input] | None = None) -> FanLog:
+    return FanLog(0, ZONE, {"kept": Kept()}, {"kept": own}, position, inputs or {})
+
+
+def one(source: str, start: int, upto: int, reached: int | None, *offsets: int) -> bytes:
+    (message,) = fan_log.encode(source, start, upto, reached, facts(*offsets))
+    return message
+
+
+def test_messages_are_cut_between_offsets_and_say_the_time_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fan_log, "MESSAGE_FACTS", 2)
+    found = [fan_log.decode(m) for m in fan_log.encode("gifts", 3, 20, 99, facts(3, 4, 4, 4, 9, 11, 12))]
+    assert [(m.start, m.next, m.reached, m.facts["offset"].to_list()) for m in found] == [
+        (3, 5, None, [3, 4, 4, 4]),
+        (5, 12, None, [9, 11]),
+        (12, 20, 99, [12]),
+    ]
+    (empty,) = fan_log.encode("gifts", 3, 3, 5, facts())
+    message = fan_log.decode(empty)
+    assert (message.start, message.next, message.reached, len(message.facts)) == (3, 3, 5, 0)
+
+
+def test_what_was_sent_twice_is_dropped_and_a_gap_is_noticed() -> None:
+    own = log()
+    assert [row[2] for row in read(own, one("gifts", 4, 9, None, 4, 8), one("gifts", 4, 7, None, 4, 6))] == [4, 8]
+    assert [row[2] for row in read(own, one("gifts", 4, 12, None, 4, 8, 9, 11), one("orders", 1, 2, None, 1))] == [
+        9,
+        11,
+        1,
+    ]
+    with pytest.raises(Broken, match=r"a message of gifts begins at 13, but 12 was to come"):
+        read(own, one("gifts", 13, 14, None, 13))
+
+
+def test_repairs_are_always_taken() -> None:
+    own = log()
+    read(own, *(one(source, 0, 9, MIDNIGHT + 1, 0) for source in SOURCES))
+    for _ in range(2):
+        assert [row[1:3] for row in read(own, one("repair", 0, 0, None, 5, 2))] == [("repair", 5), ("repair", 2)]
+
+
+def test_a_day_comes_when_all_sources_have_reached_it() -> None:
+    own = log()
+    quiet, *others = SOURCES
+    reached = dict.fromkeys(others, MIDNIGHT - 1)
+    assert read(own, *(one(source, 0, 1, at) for source, at in reached.items())) == []
+    # It has had no event: it is heard of, and holds nobody back.
+    assert [row[3:] for row in read(own, one(quiet, 0, 0, None))] == [("", MIDNIGHT // DAY)]
+    assert read(own, one(others[0], 1, 2, MIDNIGHT + DAY), one(others[1], 1, 2, MIDNIGHT)) == []
+    rows = read(own, one(others[1], 2, 3, MIDNIGHT, 2), one(others[2], 1, 2, MIDNIGHT), one(others[2], 2, 3, None, 2))
+    assert [row[3:] for row in rows] == [
+        ("like", MIDNIGHT // DAY + 1),
+        ("", MIDNIGHT // DAY + 1),
+        ("like", MIDNIGHT // DAY + 1),
+    ]
+    # Time never goes back.
+    assert read(own, *(one(source, 0, 3, MIDNIGHT - DAY) for source in others)) == []
+
+
+def test_it_goes_on_from_its_checkpoint() -> None:
+    own = log()
+    read(own, *(one(source, 0, 5, MIDNIGHT, 0, 4) for source in SOURCES))
+    inputs = fan_log.read_inputs(fan_log.write_inputs({source: Input(5, MIDNIGHT) for source in SOURCES}))
+    again = log(4, 4, inputs)
+    assert read(again, one("gifts", 0, 7, MIDNIGHT, 0, 4, 6)) == [(4, "gifts", 6, "like", MIDNIGHT // DAY + 1)]
+    assert fan_log.as_of(inputs, ZoneInfo(ZONE)) == MIDNIGHT // DAY + 1
+    assert fan_log.as_of({}, ZoneInfo(ZONE)) is None
+    assert fan_log.read_inputs("") == {}
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"[]\n", b'{"source":"gifts","start":0,"next":1}\nno', b"\xff"])
+def test_what_is_no_message_is_named(value: bytes | None) -> None:
+    own = log(0, 7)
+    block = Block("fan_facts", 0, 7, 8, np.array([7]), np.array([0]), [value])
+    with pytest.raises(Broken, match=r"fan_facts\[0\]: offset 7 is no message of the fan log"):
+        own.read(Delivery(block, own))
