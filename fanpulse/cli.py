@@ -32,6 +32,8 @@ COMMANDS: dict[str, Command] = {
     "worker": Command("fanpulse.worker", "worker", "Run workers: Kafka in, figures out."),
     "load": Command("fanpulse.load", "load", "Send a file of your own events into the pipeline."),
     "verify": Command("fanpulse.verify", "verify", "Compare every figure with its definition in SQL."),
+    "refresh": Command("fanpulse.refresh", "refresh", "Bring fan features, tiers and tags up to date now."),
+    "fans": Command("fanpulse.fans", "fans", "Show how the fans of a creator are, and what to do."),
     "repair": Command("fanpulse.repair", "repair", "Take late events into the figures of their days."),
     "dead-letters": Command(
         "fanpulse.dead_letters", "dead_letters", "Look at refused records, mend them, and send them again."

@@ -20,6 +20,7 @@ from infra.home import Home
 from infra.settings import Settings, load
 from pipeline.app import Worker
 from pipeline.metrics import Metrics
+from pipeline.refresh import Refresher
 
 log = logging.getLogger("fanpulse")
 
@@ -45,6 +46,7 @@ def run(settings: Settings, index: int) -> None:
     lock = _only_one(home.run / f"worker-{index}.lock", index)
     worker = Worker(settings, index, Metrics(), _leave)
     log.info("worker %d: starting", index)
+    Refresher(settings, index).start()
     process = mode.Worker(
         worker.app, loglevel=None, logfile=None, daemon=True, redirect_stdouts=False, override_logging=False
     )

@@ -7,6 +7,7 @@ field of ``Features`` or ``score``, the sum of the points; a threshold is a fiel
 
 import json
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -101,10 +102,10 @@ class Value:
 
 def classify(features: Features, policy: ValuePolicy) -> Value:
     """Tier and tags of a fan."""
-    known: dict[str, int] = {**policy.model_dump(exclude={"badge_micros"}), **asdict(features)}
+    known: dict[str, float | None] = {**policy.model_dump(exclude={"badge_micros"}), **asdict(features)}
     scores = {name: int(_first(lines, known)) for name, lines in rule()["scores"].items()}
     known |= scores | {"score": sum(scores.values())}
-    tags = tuple(tag for tag, conditions in sorted(rule()["tags"].items()) if all(_holds(c, known) for c in conditions))
+    tags = tuple(tag for tag, conditions in sorted(rule()["tags"].items()) if all(holds(c, known) for c in conditions))
     return Value(_first(rule()["tiers"], known), tags, **scores)
 
 
@@ -121,6 +122,16 @@ def expressions(policy: ValuePolicy) -> dict[str, str]:
     return {"tier": _cases(quoted, known), "tags": f"arrayFilter(tag -> tag != '', [{tags}])", **scores}
 
 
+def holds(condition: str, known: Mapping[str, float | None]) -> bool:
+    """Whether ``name operator name`` or ``name operator number`` is true of known numbers; of None nothing is."""
+    if not condition:
+        return True
+    left, sign, right = _parts(condition)
+    number = _number(right)
+    one, other = known[left], known[right] if number is None else number
+    return one is not None and other is not None and _OPERATORS[sign](one, other)
+
+
 @cache
 def rule() -> dict[str, Any]:
     """``value.json``."""
@@ -128,7 +139,7 @@ def rule() -> dict[str, Any]:
     return found
 
 
-_OPERATORS: dict[str, Callable[[int, int], bool]] = {
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     "=": operator.eq,
@@ -144,15 +155,14 @@ def _parts(condition: str) -> tuple[str, str, str]:
     return left, sign, right
 
 
-def _holds(condition: str, known: Mapping[str, int]) -> bool:
-    if not condition:
-        return True
-    left, sign, right = _parts(condition)
-    return _OPERATORS[sign](known[left], int(right) if right.isdigit() else known[right])
+def _number(text: str) -> float | None:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"-?\d+\.\d+", text) else None
 
 
-def _first(lines: Mapping[str, str], known: Mapping[str, int]) -> str:
-    return next(result for result, condition in lines.items() if _holds(condition, known))
+def _first(lines: Mapping[str, str], known: Mapping[str, float | None]) -> str:
+    return next(result for result, condition in lines.items() if holds(condition, known))
 
 
 def _sql(condition: str, known: Mapping[str, str]) -> str:

@@ -245,14 +245,17 @@ FROM
         groupUniqArray(day) AS days,
         min(day) AS first_day,
         max(day) AS last_day,
-        argMin((source, content_id, campaign_id, audience), day) AS brought
+        argMin(source, day) AS first_source,
+        argMin(content_id, day) AS first_content,
+        argMin(campaign_id, day) AS first_campaign,
+        argMin(audience, day) AS first_audience
     FROM fan_days FINAL
     WHERE actions > 0
     GROUP BY platform, creator_id, fan
 )
 ARRAY JOIN
     ['all', 'source', 'content', 'campaign', 'audience'] AS by,
-    ['', toString(brought.1), brought.2, brought.3, toString(brought.4)] AS value
+    ['', toString(first_source), first_content, first_campaign, toString(first_audience)] AS value
 GROUP BY platform, creator_id, week, by, value
 COMMENT 'Retention of the fans who arrived in a local week, all of them and by what brought them. Each line is a cohort.';
 
@@ -265,14 +268,16 @@ CREATE OR REPLACE VIEW fan_value_now
     tags Array(LowCardinality(String)) COMMENT 'Tags in alphabetical order: active, high_value, iron, potential',
     since Date COMMENT 'Local day on which tier or tags became so'
 )
-AS SELECT platform, creator_id, fan, latest.1 AS tier, latest.2 AS tags, latest.3 AS since
-FROM
-(
-    SELECT platform, creator_id, fan, argMax((tier, tags, day), day) AS latest
-    FROM fan_values FINAL
-    WHERE unchanged = 0
-    GROUP BY platform, creator_id, fan
-)
+AS SELECT
+    platform,
+    creator_id,
+    fan,
+    argMax(fan_values.tier, day) AS tier,
+    argMax(fan_values.tags, day) AS tags,
+    max(day) AS since
+FROM fan_values FINAL
+WHERE unchanged = 0
+GROUP BY platform, creator_id, fan
 COMMENT 'Tier and tags of every fan of every creator as of the last refresh.';
 
 CREATE OR REPLACE VIEW fan_portrait
