@@ -1,0 +1,160 @@
+"""Stages of fans through real workers: from four topics over the fan log to moves, equal to their twins."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+from rig import DAY, WorkerProcess, ask, await_stored, event, now_ms, prepare, send, until, verified
+
+from infra.connect import kafka_options
+from infra.settings import Settings
+from pipeline import fan_log
+from pipeline.repair import repair
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
+
+COMMON = ("event_id", "event_time", "platform", "fan_id", "creator_id")
+AD = ("campaign_id", "ad_group_id", "creative_id", "audience")
+FANS = ("fan_state", "fan_transitions", "fan_stages")
+"""What verify says of fans."""
+
+
+def life(rng: Random, days: int, fans: int, until_ms: int) -> dict[str, list[dict[str, Any]]]:
+    """Events of fans who come, stay, pause, leave and come back, by topic, each in the order of event time."""
+    found: dict[str, list[dict[str, Any]]] = {"interactions": [], "gifts": [], "orders": [], "ad_events": []}
+    number = 0
+    for fan in range(fans):
+        day = rng.randrange(days)
+        while day < days:
+            for _ in range(rng.randrange(1, 4)):
+                number += 1
+                at = until_ms - (days - day) * DAY + rng.randrange(DAY)
+                topic, fields = rng.choice(
+                    (
+                        ("interactions", {}),
+                        ("interactions", {}),
+                        ("interactions", {"kind": "unfollow"}),
+                        (
+                            "gifts",
+                            {"kind": "gift", "live_id": "l", "gift_type": "rose", "quantity": 1, "value_micros": 5},
+                        ),
+                        ("orders", {"kind": "paid", "order_id": f"o{number}", "product_id": "p", "amount_micros": 7}),
+                        (
+                            "orders",
+                            {"kind": "refunded", "order_id": f"o{number}", "product_id": "p", "amount_micros": 7},
+                        ),
+                        ("ad_events", {"kind": rng.choice(("impression", "click"))}),
+                    )
+                )
+                made = event(rng, number, at, fan_id=f"fan{fan}", creator_id=f"c{fan % 2}", platform="douyin")
+                if fields:
+                    made = {name: made[name] for name in COMMON} | fields
+                if topic == "ad_events":
+                    made |= dict.fromkeys(AD, "a") | {"channel": "feed"}
+                found[topic].append(made)
+            day += rng.choice((1, 1, 2, 3, 6, 7, 8, 14, 29, 30, 31))
+    return {topic: sorted(made, key=lambda each: each["event_time"]) for topic, made in found.items()}
+
+
+def moves_in_kafka(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What a consumer of the topic knows: of each id the highest version; equal versions are equal."""
+    consumer = KafkaConsumer(**kafka_options(settings), auto_offset_reset="earliest", enable_auto_commit=False)
+    topic = settings.topic_prefix + "fan_transitions"
+    places = [TopicPartition(topic, partition) for partition in range(settings.partitions)]
+    consumer.assign(places)
+    ends = consumer.end_offsets(places)
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        while any(consumer.position(place) < ends[place] for place in places):
+            for records in consumer.poll(1000).values():
+                for record in records:
+                    move = orjson.loads(record.value)
+                    assert record.key.decode() == move["creator_id"]
+                    known = found.get(move["id"])
+                    if known is None or move["version"] > known["version"]:
+                        found[move["id"]] = move
+                    elif move["version"] == known["version"]:
+                        assert move == known
+    finally:
+        consumer.close()
+    return found
+
+
+def moves_in_clickhouse(settings: Settings) -> set[tuple[Any, ...]]:
+    return set(
+        ask(
+            settings,
+            "SELECT platform, creator_id, toString(fan), toString(day), step, toString(from_stage), "
+            "toString(to_stage), toUnixTimestamp64Milli(at), reason, resurrected FROM fan_transitions FINAL "
+            "WHERE NOT withdrawn",
+        )
+    )
+
+
+def today(settings: Settings) -> bool:
+    """Whether every partition of the fan log has reached the present day."""
+    zone = ZoneInfo(settings.time_zone)
+    found = [inputs for (inputs,) in ask(settings, "SELECT inputs FROM checkpoints FINAL WHERE agent = 'lifecycle'")]
+    days = [fan_log.as_of(fan_log.read_inputs(inputs), zone) for inputs in found]
+    return days == [fan_log.local_day(now_ms() - 60_000, zone)] * settings.partitions
+
+
+def test_moves_are_those_of_the_definition_whatever_is_killed(settings: Settings, tmp_path: Path) -> None:
+    prepare(settings)
+    settings = Settings(**{**settings.model_dump(exclude_unset=True), "idle_after": 2.0})
+    rng, now = Random(4), now_ms()
+    made = life(rng, 60, 300, now - 60_000)
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    for third in range(3):
+        with WorkerProcess(settings, logs[0]) as first, WorkerProcess(settings, logs[1], 1) as second:
+            for topic, events in made.items():
+                send(settings, topic, events[third * len(events) // 3 : (third + 1) * len(events) // 3])
+            if third < 2:
+                time.sleep(rng.uniform(3, 8))
+                first.kill()
+                second.kill()
+                continue
+            await_stored(settings, [first, second])
+            until(lambda: today(settings), "the wall clock to move quiet topics on")
+            await_stored(settings, [first, second])
+            compared = verified(settings)
+            assert (first.stop(), second.stop()) == (0, 0)
+    assert set(FANS) <= set(compared)
+    reasons = Counter(dict(ask(settings, "SELECT reason, sum(fans) FROM fan_moves GROUP BY reason")))
+    assert min(reasons[reason] for reason in ("arrived", "returned", "absent", "aged", "faded", "unfollowed")) > 0
+    stored = moves_in_clickhouse(settings)
+    names = ("platform", "creator_id", "fan", "day", "step", "from", "to", "at", "reason", "resurrected")
+    sent = moves_in_kafka(settings).values()
+    assert {tuple(move[name] for name in names) for move in sent if not move["withdrawn"]} == stored
+
+
+def test_an_arrival_is_seen_at_once_and_a_late_event_after_a_repair(settings: Settings, tmp_path: Path) -> None:
+    prepare(settings)
+    now = now_ms()
+    stage = "SELECT stage FROM fan_stage_now"
+    with WorkerProcess(settings, tmp_path / "log") as worker:
+        send(settings, "interactions", [event(Random(1), 1, now - DAY, fan_id="f", creator_id="c", platform="douyin")])
+        until(lambda: ask(settings, stage) == [("new",)], "the fan to be new")
+        left = {"event_id": "u", "event_time": now, "platform": "douyin", "fan_id": "f", "creator_id": "c"}
+        send(settings, "interactions", [left | {"kind": "unfollow"}])
+        until(lambda: ask(settings, stage) == [("churned",)], "the fan to have gone")
+        # Far beyond the late horizon: a fan who was there long before.
+        send(
+            settings, "interactions", [left | {"kind": "profile_visit", "event_id": "v", "event_time": now - 20 * DAY}]
+        )
+        await_stored(settings, [worker])
+        assert ask(settings, "SELECT count() FROM fan_transitions FINAL WHERE reason = 'returned'") == [(0,)]
+        day = ask(settings, "SELECT toDate(event_time, 'Asia/Shanghai') FROM raw_interactions WHERE late")[0][0]
+        for _ in range(2):
+            assert repair(settings, day, day).facts == 1
+        returned = "SELECT count() FROM fan_transitions FINAL WHERE reason = 'returned' AND NOT withdrawn"
+        until(lambda: ask(settings, returned) == [(1,)], "the late event to make a return of the arrival")
+        await_stored(settings, [worker])
+        assert set(FANS) <= set(verified(settings))
+        assert worker.stop() == 0
