@@ -73,28 +73,28 @@ def refresh(
     checkpoints.require_same(settings, checkpoints.read(client))
     store_settings(settings, client, now)
     today = now.astimezone(ZoneInfo(settings.time_zone)).date()
-    records, ledger = _records(settings, client), _Ledger(client, worker)
+    stored, ledger = _stored(settings, client), _Ledger(client, worker)
     if first is None and last is None:
-        due = {day for day, stored in records.items() if stored != ledger[day].records}
+        due = {day for day, now_there in stored.items() if now_there.seen != ledger[day].seen}
     else:
-        due = {day for day in records if (first or day) <= day <= (last or day)}
+        due = {day for day in stored if (first or day) <= day <= (last or day)}
+    # What was clicked on a day may have brought a fan up to two days later.
+    due |= {day + n * DAY for day in due for n in (1, 2)} & set(stored)
     due = {day for day in due if day < today} | {today}
     begin = min(due | {day for day, state in ledger.days.items() if not state.policy})
+    begin = min([begin, *(day + DAY for day in [max(ledger.days, default=None)] if day is not None)])
     policy = _policy(settings)
     former = ledger.policy()
     # Whatever ends this run, the next one knows which tiers and tags have to be computed again.
     ledger.write(*(replace(state, policy="") for day, state in ledger.days.items() if day >= begin))
     done = Refreshed()
-    for days in _together(sorted(due), records):
+    for days in _together(sorted(due), stored):
         report(f"features of {days[0]}" if len(days) == 1 else f"features of {days[0]} to {days[-1]}")
         rows = _features(settings, client, days)
         done.days.update(rows)
-        ledger.write(
-            *(
-                replace(ledger[day], records=records.get(day, 0), rows=rows[day], policy="", refreshed_at=_now())
-                for day in days
-            )
-        )
+        there = {day: stored.get(day, _Stored()) for day in days}
+        at = _now()
+        ledger.write(*(_State(day, found.records, found.seen, rows[day], "", at) for day, found in there.items()))
     everyone = former not in ("", policy)
     for day in _depend(client, ledger, begin, today, _reach(settings)):
         report(f"tiers and tags of {day}")
@@ -210,6 +210,7 @@ class _State:
 
     day: date
     records: int = 0
+    seen: int = 0
     rows: int = 0
     policy: str = ""
     refreshed_at: datetime = _NEVER
@@ -221,7 +222,9 @@ class _Ledger:
     def __init__(self, client: Client, worker: str) -> None:
         self._client = client
         self._worker = worker
-        found = client.query("SELECT day, records, rows, policy, refreshed_at FROM fan_refreshes FINAL").result_rows
+        found = client.query(
+            "SELECT day, records, seen, rows, policy, refreshed_at FROM fan_refreshes FINAL"
+        ).result_rows
         self.days = {row[0]: _State(*row) for row in found}
 
     def __getitem__(self, day: date) -> _State:
@@ -237,8 +240,8 @@ class _Ledger:
         self.days |= {state.day: state for state in states}
         self._client.insert(
             "fan_refreshes",
-            [(s.day, s.records, s.rows, s.policy, s.refreshed_at, self._worker, _now()) for s in states],
-            column_names=["day", "records", "rows", "policy", "refreshed_at", "worker", "written_at"],
+            [(s.day, s.records, s.seen, s.rows, s.policy, s.refreshed_at, self._worker, _now()) for s in states],
+            column_names=["day", "records", "seen", "rows", "policy", "refreshed_at", "worker", "written_at"],
             settings={"async_insert": 0},
         )
 
@@ -274,29 +277,46 @@ def _counts(settings: Settings, topic: str) -> str:
     return "kind != 'impression'" if left_out else "1"
 
 
-def _records(settings: Settings, client: Client) -> dict[date, int]:
-    """How many stored records of each local day count, as far as can be told without reading ``FINAL``: a number that
-    differs once something was stored or repaired."""
-    days = " UNION ALL ".join(
-        f"SELECT toDate(event_time, {{zone:String}}) AS day, count() AS records FROM raw_{topic} "
-        f"WHERE duplicate = 0 AND (late = 0 OR repaired = 1) AND {_counts(settings, topic)} GROUP BY day"
+@dataclass(frozen=True)
+class _Stored:
+    """The records of a local day that count: how many, about, and how far they reach, as a hash.
+
+    An offset is stored or repaired after those below it. So the highest ones tell whether something is new, and they
+    do not change when a record is stored again or copies are merged.
+    """
+
+    records: int = 0
+    seen: int = 0
+
+
+def _stored(settings: Settings, client: Client) -> dict[date, _Stored]:
+    """What is stored of each local day, told without reading ``FINAL``."""
+    parts = " UNION ALL ".join(
+        f"SELECT '{topic}' AS topic, partition, toDate(event_time, {{zone:String}}) AS day, count() AS records, "
+        f"maxIf(`offset`, late = 0) AS on_time, maxIf(`offset`, late = 1) AS too_late FROM raw_{topic} "
+        f"WHERE duplicate = 0 AND (late = 0 OR repaired = 1) AND {_counts(settings, topic)} GROUP BY partition, day"
         for topic in SOURCES
     )
-    query = f"SELECT day, sum(records) FROM ({days}) GROUP BY day"
-    return {row[0]: row[1] for row in client.query(query, {"zone": settings.time_zone}).result_rows}
+    query = (
+        "SELECT day, sum(records), groupBitXor(cityHash64(topic, partition, on_time, too_late)) "
+        f"FROM ({parts}) GROUP BY day"
+    )
+    rows = client.query(query, {"zone": settings.time_zone}).result_rows
+    return {row[0]: _Stored(row[1], row[2]) for row in rows}
 
 
-def _together(days: list[date], records: dict[date, int]) -> list[list[date]]:
+def _together(days: list[date], stored: dict[date, _Stored]) -> list[list[date]]:
     """Days that one statement takes: it costs little beside what it reads, and its groups are in memory."""
     found: list[list[date]] = []
     held = 0
     for day in days:
-        held += records.get(day, 0)
-        if found and held <= TOGETHER and day - found[-1][0] < 31 * DAY:
+        records = stored.get(day, _Stored()).records
+        if found and held + records <= TOGETHER and day - found[-1][0] < 31 * DAY:
             found[-1].append(day)
+            held += records
         else:
             found.append([day])
-            held = records.get(day, 0)
+            held = records
     return found
 
 

@@ -94,7 +94,8 @@ COMMENT 'Tier and tags of each fan of each creator, with the features they follo
 CREATE TABLE IF NOT EXISTS fan_refreshes
 (
     day Date COMMENT 'Local calendar day',
-    records UInt64 COMMENT 'Stored records of the day that counted when its features were last computed; others now: it is due again',
+    records UInt64 COMMENT 'Stored records of the day that counted when its features were last computed; about, for some may have been stored twice',
+    seen UInt64 COMMENT 'Up to which offsets of each partition they reached, as a hash; another now: the day is due again',
     rows UInt64 COMMENT 'Rows of fan_days that had',
     policy String COMMENT 'Thresholds with which its tiers and tags were computed, JSON; empty: they have not been since features changed',
     worker LowCardinality(String) COMMENT 'Who did the last step: host name and number of the worker, or refresh for the command',
@@ -174,8 +175,8 @@ AS SELECT
     platform,
     creator_id,
     fan,
-    minIf(day, actions > 0) AS first_day,
-    maxIf(day, actions > 0) AS last_day,
+    minIf(day, fan_days.actions > 0) AS first_day,
+    maxIf(day, fan_days.actions > 0) AS last_day,
     countIf(fan_days.actions > 0) AS active_days,
     sum(fan_days.actions) AS actions,
     argMinIf(fan_days.content_id, day, fan_days.actions > 0) AS content_id,

@@ -1,0 +1,487 @@
+"""Features, tiers and tags of fans, and the views over them, held to plain Python over the same events."""
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from hypothesis import HealthCheck, given, seed
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from rig import ask, until
+
+import pipeline.refresh as module
+from infra.connect import clickhouse_client
+from infra.errors import FanpulseError, SettingsError
+from infra.settings import Settings, load
+from pipeline.checkpoint import Checkpoint, frame, parameters
+from pipeline.migrate import migrate
+from pipeline.refresh import Refresher, Refreshed, refresh
+from schemas.value import Features, ValuePolicy, classify, expressions, rule
+
+DAY = timedelta(days=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+KINDS = {
+    "interactions": (
+        "view", "view", "view", "like", "comment", "share", "favorite", "follow", "unfollow", "profile_visit",
+        "live_enter", "live_leave", "live_comment", "live_like", "fan_badge_lit", "group_message", "group_vote",
+        "group_checkin", "group_link_click", "group_welfare_claim", "dm_sent", "product_exposure", "product_click",
+    ),
+    "gifts": ("gift", "guard", "membership"),
+    "orders": ("placed", "paid", "shipped", "refunded", "membership"),
+    "ad_events": ("impression", "impression", "click", "play", "conversion"),
+}  # fmt: skip
+ATTRIBUTES = ("gender", "age_band", "region", "interest")
+VALUES = {"gender": ("", "女", "男"), "age_band": ("", "18-23"), "region": ("广东", "浙江"), "interest": ("", "美妆")}
+
+Pair = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event, with the columns of its raw table that differ from the default."""
+
+    topic: str
+    at: datetime
+    pair: Pair
+    kind: str
+    columns: dict[str, Any]
+    late: int = 0
+    duplicate: int = 0
+    repaired: int = 0
+
+    @property
+    def counts(self) -> bool:
+        return not self.duplicate and (not self.late or bool(self.repaired))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.columns.get(name, "")
+
+
+def made(rng: Random, begin: datetime, days: int, count: int) -> list[Event]:
+    """Events of a few fans of three creators in so many days, times often the same."""
+    pairs: list[Pair] = [
+        (platform, creator, fan)
+        for platform, creator in (("douyin", "c1"), ("kuaishou", "c1"), ("douyin", "c2"))
+        for fan in range(1, 7)
+    ]
+    # Nobody is there every day.
+    present = {pair: sorted(rng.sample(range(days), rng.randint(1, max(1, days // 3)))) for pair in pairs}
+    found = []
+    for _ in range(count):
+        pair = rng.choice(pairs)
+        hour = rng.choice((0, 1, 2, 3, 12, 22, 23, rng.randrange(24)))
+        minute = rng.choice((0, 0, 30, 59))
+        at = begin + timedelta(days=rng.choice(present[pair]), hours=hour, minutes=minute)
+        topic = rng.choices(list(KINDS), weights=(6, 1, 2, 3))[0]
+        kind = rng.choice(KINDS[topic])
+        columns: dict[str, Any] = {name: rng.choice(VALUES[name]) for name in ATTRIBUTES}
+        if topic == "interactions":
+            columns |= {"content_id": rng.choice(("", "v1", "v2")), "source": rng.choice(("", "recommend", "search"))}
+            columns |= {"watch_ms": rng.choice((None, 0, 5000)), "stay_ms": rng.choice((None, 7000))}
+        elif topic == "gifts":
+            columns |= {"value_micros": rng.choice((0, 1_000_000, 29_000_000, 10**9)), "quantity": 1}
+        elif topic == "orders":
+            columns |= {"amount_micros": rng.choice((0, 1_000_000, 60_000_000, 5 * 10**8))}
+            columns |= {"content_id": rng.choice(("", "v3"))}
+        else:
+            columns |= {"campaign_id": rng.choice(("k1", "k2")), "audience": rng.choice(("a1", "a2"))}
+        late = rng.random() < 0.1
+        found.append(
+            Event(topic, at, pair, kind, columns, int(late), int(rng.random() < 0.05), int(late and rng.random() < 0.5))
+        )
+    return found
+
+
+class Raw:
+    """Writes events into the raw tables as workers and repair do."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._offset = 0
+
+    def add(self, events: list[Event], twice: float = 0.0, rng: Random | None = None) -> None:
+        """Stores events; a share of the records twice, as after a crash."""
+        for topic in KINDS:
+            rows = []
+            for event in events:
+                if event.topic == topic:
+                    self._offset += 1
+                    platform, creator, fan = event.pair
+                    row = {
+                        "partition": fan % 4, "offset": self._offset, "appended_at": event.at,
+                        "event_id": f"e{self._offset}", "event_time": event.at, "platform": platform, "fan": fan,
+                        "creator_id": creator, "kind": event.kind, "late": event.late, "duplicate": event.duplicate,
+                        "repaired": event.repaired, **event.columns,
+                    }  # fmt: skip
+                    rows += [row] * (2 if rng is not None and rng.random() < twice else 1)
+            names = sorted({name for row in rows for name in row})
+            for part in (rows[::2], rows[1::2]):
+                if part:
+                    self._client.insert(
+                        f"raw_{topic}", [[row.get(name) for name in names] for row in part], column_names=names
+                    )
+
+
+class Oracle:
+    """Everything again from the events that count, one after the other."""
+
+    def __init__(self, settings: Settings, events: list[Event], now: datetime) -> None:
+        self.settings = settings
+        self.zone = ZoneInfo(settings.time_zone)
+        self.events = [event for event in events if event.counts]
+        self.today = now.astimezone(self.zone).date()
+        self.no_activity = settings.no_activity.split(",")
+        self.by_day: dict[tuple[Pair, date], list[Event]] = defaultdict(list)
+        for event in self.events:
+            if event.kind != "impression" or "impression" not in self.no_activity:
+                self.by_day[event.pair, self.day(event)].append(event)
+
+    def day(self, event: Event) -> date:
+        return event.at.astimezone(self.zone).date()
+
+    def own(self, event: Event) -> bool:
+        return event.kind not in self.no_activity
+
+    def money(self, event: Event) -> int:
+        if event.topic == "gifts":
+            return int(event["value_micros"])
+        if event.topic == "orders" and event.kind in ("paid", "membership", "refunded"):
+            return int(event["amount_micros"]) * (-1 if event.kind == "refunded" else 1)
+        return 0
+
+    def first(self, events: list[Event]) -> tuple[datetime, str, str]:
+        """First action: time, source, content; of several in one moment the least."""
+        return min(
+            (event.at, "ad" if event.topic == "ad_events" else event["source"], event["content_id"])
+            for event in events
+            if self.own(event)
+        )
+
+    def advertised(self, pair: Pair, at: datetime) -> tuple[str, str]:
+        """Campaign and audience of the latest click or play in the 24 hours up to a moment."""
+        touches = [
+            (event.at, event["campaign_id"], event["audience"])
+            for event in self.events
+            if event.pair == pair and event.kind in ("click", "play") and at - DAY <= event.at <= at
+        ]
+        return max(touches)[1:] if touches else ("", "")
+
+    def latest(self, events: list[Event], name: str) -> str:
+        known = [(event.at, event[name]) for event in events if event[name]]
+        return str(max(known)[1]) if known else ""
+
+    def features(self) -> dict[tuple[Pair, date], tuple[Any, ...]]:
+        """Rows of fan_days, by pair and day."""
+        found = {}
+        for (pair, day), events in self.by_day.items():
+            own = [event for event in events if self.own(event)]
+
+            def count(*kinds: str, topic: str = "", events: list[Event] = events) -> int:
+                return sum(event.kind in kinds and topic in ("", event.topic) for event in events)
+
+            def total(name: str, *kinds: str, topic: str = "", events: list[Event] = events) -> int:
+                return sum(event[name] or 0 for event in events if event.kind in kinds and topic in ("", event.topic))
+
+            begun = self.first(own) if own else (EPOCH, "", "")
+            hours = Counter(event.at.astimezone(self.zone).hour for event in own)
+            found[pair, day] = (
+                len(own),
+                sum(event.kind in rule()["interactions"] for event in own),
+                count("view"),
+                total("watch_ms", "view"),
+                count("like"),
+                count("comment"),
+                count("share"),
+                count("favorite"),
+                count("follow"),
+                count("unfollow"),
+                count("live_enter"),
+                total("stay_ms", "live_leave"),
+                count("live_comment"),
+                count("group_message"),
+                count("group_vote", "group_checkin", "group_welfare_claim", "group_link_click"),
+                count("product_click"),
+                count("click", "play"),
+                count(*KINDS["gifts"], topic="gifts"),
+                total("value_micros", *KINDS["gifts"], topic="gifts"),
+                count("paid"),
+                total("amount_micros", "paid"),
+                count("membership", topic="orders"),
+                total("amount_micros", "membership", topic="orders"),
+                count("refunded"),
+                total("amount_micros", "refunded"),
+                begun[0],
+                max((event.at for event in own), default=EPOCH),
+                max((event.at for event in events if event.kind == "unfollow"), default=EPOCH),
+                begun[2],
+                begun[1],
+                *(self.advertised(pair, begun[0]) if own else ("", "")),
+                *(self.latest(events, name) for name in ATTRIBUTES),
+                [hour for hour, _ in sorted(hours.items())],
+                [actions for _, actions in sorted(hours.items())],
+                len(events),
+            )
+        return found
+
+    def pairs(self) -> list[Pair]:
+        return sorted({pair for pair, _ in self.by_day})
+
+    def active_days(self, pair: Pair) -> list[date]:
+        return sorted(
+            day for (of, day), events in self.by_day.items() if of == pair and any(self.own(e) for e in events)
+        )
+
+    def rated(self, pair: Pair, day: date) -> Features | None:
+        """What the rule looks at, at the end of a day; None: no fan yet."""
+        policy = self.settings.value_policy
+        past = [event for (of, at), events in self.by_day.items() if of == pair and at <= day for event in events]
+        own = [event for event in past if self.own(event)]
+        if not own:
+            return None
+        days = {self.day(event) for event in own}
+        window = {day - n * DAY for n in range(policy.window_days)}
+        left = max((event.at for event in past if event.kind == "unfollow"), default=EPOCH)
+        return Features(
+            recency_days=(day - max(days)).days,
+            active_days=len(days & window),
+            interactions=sum(event.kind in rule()["interactions"] and self.day(event) in window for event in own),
+            money_micros=sum(map(self.money, past)),
+            tenure_days=(day - min(days)).days,
+            staying=int((day - max(days)).days < self.settings.active_interval and max(e.at for e in own) > left),
+        )
+
+    def values(self) -> dict[tuple[Pair, date], tuple[Any, ...]]:
+        """Rows of fan_values: tier, tags, points, features."""
+        found = {}
+        for pair in self.pairs():
+            before = None
+            for day in days_between(min(day for of, day in self.by_day if of == pair), self.today):
+                features = self.rated(pair, day)
+                if features is None:
+                    continue
+                value = classify(features, self.settings.value_policy)
+                if before != (value.tier, value.tags):
+                    scores = (value.recency_score, value.frequency_score, value.money_score)
+                    found[pair, day] = (value.tier, list(value.tags), *scores, *astuple(features))
+                before = value.tier, value.tags
+        return found
+
+    def profiles(self) -> dict[Pair, tuple[Any, ...]]:
+        found: dict[Pair, tuple[Any, ...]] = {}
+        for pair in self.pairs():
+            events = [event for (of, _), events in self.by_day.items() if of == pair for event in events]
+            days = self.active_days(pair)
+            if days:
+                at, source, content = self.first([event for event in events if self.own(event)])
+                features = self.rated(pair, self.today)
+                found[pair] = (
+                    days[0],
+                    days[-1],
+                    len(days),
+                    sum(map(self.own, events)),
+                    content,
+                    source,
+                    *self.advertised(pair, at),
+                    *(self.latest_by_day(pair, name) for name in ATTRIBUTES),
+                    features.staying if features else 0,
+                )
+        return found
+
+    def latest_by_day(self, pair: Pair, name: str) -> str:
+        known = {day: self.latest(events, name) for (of, day), events in self.by_day.items() if of == pair}
+        return next((known[day] for day in sorted(known, reverse=True) if known[day]), "")
+
+    def contributions(self) -> dict[Pair, tuple[Any, ...]]:
+        found = {}
+        for pair in sorted({event.pair for event in self.events}):
+            own = [e for e in self.events if e.pair == pair]
+            gifts = [e["value_micros"] for e in own if e.topic == "gifts"]
+            steps = {
+                kind: [e["amount_micros"] for e in own if e.topic == "orders" and e.kind == kind]
+                for kind in ("paid", "membership", "refunded")
+            }
+            paid = [
+                e.at for e in own if e.topic == "gifts" or (e.topic == "orders" and e.kind in ("paid", "membership"))
+            ]
+            if paid or steps["refunded"]:
+                total = sum(gifts) + sum(steps["paid"]) + sum(steps["membership"]) - sum(steps["refunded"])
+                found[pair] = (
+                    total,
+                    sum(total >= threshold for threshold in self.settings.value_policy.badge_micros),
+                    len(gifts),
+                    sum(gifts),
+                    *(n for amounts in steps.values() for n in (len(amounts), sum(amounts))),
+                    min(paid, default=None),
+                    max(paid, default=None),
+                )
+        return found
+
+    def cohorts(self) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        members: dict[tuple[Any, ...], list[Pair]] = defaultdict(list)
+        profiles = self.profiles()
+        for pair, (first_day, _, _, _, content, source, campaign, audience, *_) in profiles.items():
+            week = first_day - timedelta(days=first_day.weekday())
+            for by, value in (
+                ("all", ""), ("source", source), ("content", content), ("campaign", campaign), ("audience", audience)
+            ):  # fmt: skip
+                members[*pair[:2], week, by, value].append(pair)
+        found = {}
+        for key, pairs in members.items():
+            retained: list[int | None] = []
+            returning: list[float | None] = []
+            for n in (1, 7, 14, 30):
+                closed = key[2] + timedelta(days=6 + n) < self.today
+                stayed = [(self.active_days(pair), profiles[pair][0] + timedelta(days=n)) for pair in pairs]
+                retained.append(sum(day in days for days, day in stayed) if closed else None)
+                returning.append(sum(days[-1] >= day for days, day in stayed) / len(pairs) if closed else None)
+            shares = [None if kept is None else kept / len(pairs) for kept in retained]
+            found[key] = (len(pairs), *retained, *shares, *returning)
+        return found
+
+    def portrait(self) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        fans: Counter[tuple[str, ...]] = Counter()
+        active: Counter[tuple[str, ...]] = Counter()
+        totals: Counter[tuple[str, ...]] = Counter()
+        actives: Counter[tuple[str, ...]] = Counter()
+        for (platform, creator, _), profile in self.profiles().items():
+            totals[platform, creator] += 1
+            actives[platform, creator] += profile[12]
+            for name, value in zip(ATTRIBUTES, profile[8:12], strict=True):
+                fans[platform, creator, name, value] += 1
+                active[platform, creator, name, value] += profile[12]
+        return {
+            key: (n, n / totals[key[:2]], active[key], active[key] / actives[key[:2]] if actives[key[:2]] else None)
+            for key, n in fans.items()
+        }
+
+    def arrivals(self) -> dict[tuple[Any, ...], tuple[int]]:
+        found: Counter[tuple[Any, ...]] = Counter()
+        for (platform, creator, _), profile in self.profiles().items():
+            for name, value in zip(ATTRIBUTES, profile[8:12], strict=True):
+                found[platform, creator, profile[0], name, value] += 1
+        return {key: (n,) for key, n in found.items()}
+
+    def heat(self) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        cells: Counter[tuple[Any, ...]] = Counter()
+        for event in self.events:
+            day = self.day(event)
+            if self.own(event) and self.today - 28 * DAY <= day < self.today:
+                cells[*event.pair[:2], day.isoweekday(), event.at.astimezone(self.zone).hour] += 1
+        totals: Counter[tuple[Any, ...]] = Counter()
+        for key, n in cells.items():
+            totals[key[:2]] += n
+        return {
+            (*creator, weekday, hour): (cells[*creator, weekday, hour], cells[*creator, weekday, hour] / total)
+            for creator, total in totals.items()
+            for weekday in range(1, 8)
+            for hour in range(24)
+        }
+
+
+def days_between(first: date, last: date) -> list[date]:
+    return [first + n * DAY for n in range((last - first).days + 1)]
+
+
+def table(client: Client, query: str, keys: int) -> dict[Any, tuple[Any, ...]]:
+    """Rows of a query by their first columns; each key once."""
+    rows = [
+        tuple(cell.replace(tzinfo=UTC) if isinstance(cell, datetime) else cell for cell in row)
+        for row in client.query(query).result_rows
+    ]
+    found = {row[:keys]: row[keys:] for row in rows}
+    assert len(found) == len(rows), query
+    return found
+
+
+def columns(client: Client, name: str) -> list[str]:
+    query = (
+        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {name:String} ORDER BY position"
+    )
+    return [row[0] for row in client.query(query, {"name": name}).result_rows]
+
+
+def compare(settings: Settings, client: Client, events: list[Event], now: datetime) -> None:
+    """Every table and view against the oracle, exactly."""
+    oracle = Oracle(settings, events, now)
+
+    def of_pairs(rows: dict[Any, tuple[Any, ...]]) -> dict[Any, tuple[Any, ...]]:
+        return {((key[0], key[1], key[2]), *key[3:]): row for key, row in rows.items()}
+
+    features = {key: row for key, row in oracle.features().items() if key[1] <= oracle.today}
+    assert of_pairs(table(client, "SELECT * FROM fan_days FINAL", 4)) == features
+    values = "SELECT * EXCEPT (unchanged, events) FROM fan_values FINAL WHERE unchanged = 0"
+    assert of_pairs(table(client, values, 4)) == oracle.values()
+    latest: dict[Pair, tuple[Any, ...]] = {}
+    for (pair, day), row in sorted(oracle.values().items()):
+        latest[pair] = (row[0], row[1], day)
+    assert table(client, "SELECT * FROM fan_value_now", 3) == latest
+    assert table(client, "SELECT * FROM fan_contribution", 3) == oracle.contributions()
+    assert table(client, "SELECT * FROM fan_profiles", 3) == oracle.profiles()
+    assert table(client, "SELECT * FROM fan_cohorts", 5) == oracle.cohorts()
+    assert table(client, "SELECT * FROM fan_portrait", 4) == oracle.portrait()
+    assert table(client, "SELECT * FROM fan_growth_portrait", 5) == oracle.arrivals()
+    assert table(client, "SELECT * FROM fan_heat_map", 4) == oracle.heat()
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """A client of the migrated database."""
+    migrate(settings)
+    with contextlib.closing(clickhouse_client(settings)) as opened:
+        yield opened
+
+
+SMALL = ValuePolicy(
+    window_days=6, recency_high_days=1, recency_middle_days=4, frequency_high_days=3, frequency_middle_days=2,
+    money_middle_micros=1_000_000, money_high_micros=60_000_000, high_value_micros=5 * 10**8, iron_tenure_days=9,
+    iron_active_days=2, iron_interactions=2, potential_active_days=2, badge_micros=(1, 10**6, 6 * 10**7),
+)  # fmt: skip
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(
+    ("number", "zone", "begin", "days", "count", "changed"),
+    [
+        (1, "Asia/Shanghai", datetime(2026, 1, 1, tzinfo=UTC), 45, 260, {"value_policy": SMALL}),
+        # The clock goes forward on 8 March, and back on 5 April by half an hour.
+        (2, "America/New_York", datetime(2026, 3, 3, tzinfo=UTC), 12, 200, {"value_policy": SMALL}),
+        (3, "Australia/Lord_Howe", datetime(2026, 3, 31, tzinfo=UTC), 10, 200, {"no_activity": "unfollow"}),
+        (4, "Asia/Kathmandu", datetime(2026, 2, 24, tzinfo=UTC), 8, 150, {"no_activity": "click,play,unfollow,view"}),
+    ],
+)
+def test_every_table_and_view_is_what_plain_python_says(
+    settings: Settings,
+    client: Client,
+    number: int,
+    zone: str,
+    begin: datetime,
+    days: int,
+    count: int,
+    changed: dict[str, Any],
+) -> None:
+    """Events come in any order of days, in three parts with a refresh after each, some records twice."""
+    rng = Random(number)
+    here = settings.model_copy(update={"time_zone": zone, **changed})
+    events = made(rng, begin, days, count)
+    raw = Raw(client)
+    parts = [[event for event in events if rng.random() < share] for share in (0.5, 0.7)]
+    parts = [parts[0], [event for event in parts[1] if event not in parts[0]]]
+    parts.append([event for event in events if event not in parts[0] and event not in parts[1]])
+    moments = (begin + days / 2 * DAY, begin + days * DAY, begin + (days + 3) * DAY)
+    for part, now in zip(parts, moments, strict=True):
+        raw.add(part, 0.2, rng)
+        refresh(here, client, now)
+    compare(here, client, events, moments[-1])
+    again = refresh(here, client, moments[-1])
+    assert list(again.days) == [Oracle(here, [], moments[-1]).today], "nothing else is due"
+    # A fan who comes again makes retention of old cohorts known.
+    later = begin + (days + 33) * DAY
+    refresh(here, client, later)
+    compare(here, client, events, later)
