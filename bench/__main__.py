@@ -13,7 +13,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from rich.console import Console
 
-from bench import dedupe, generate, stages, worker
+from bench import dedupe, generate, lifecycle, stages, worker
 from bench.result import Result, Wrong, show
 from infra.errors import FanpulseError
 
@@ -26,6 +26,10 @@ BENCHES: dict[str, tuple[str, Callable[[argparse.Namespace, Say], Result]]] = {
     ),
     "stages": ("the stages of the work in this process, by size of block", lambda given, say: stages.bench(say)),
     "dedupe": ("memory and rebuilding of what a worker remembers", lambda given, say: dedupe.bench(say)),
+    "lifecycle": (
+        "the lifecycle fold: memory, restoring, a midnight, the cost of a fact",
+        lambda given, say: lifecycle.bench(say),
+    ),
     "generate": ("the generators, on one core", lambda given, say: generate.bench()),
 }
 """What there is: a line of help, and how to run it."""

@@ -107,7 +107,7 @@ class Lifecycle(Fold):
         self._changed: Bools = np.empty(1024, bool)
         self._moves: list[Moves] = []
         self._unstored: list[pl.DataFrame] = []
-        self._unsent: list[pl.DataFrame] = []
+        self._unsent: list[Output] = []
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -141,18 +141,20 @@ class Lifecycle(Fold):
         self._tell(facts.of(slice(begin, None)))
 
     def settle(self, limit: int | None = None) -> bool:
-        """Moves pairs by the time that has passed, at most ``limit`` of them; whether that was all."""
-        if self._as_of is None or not self._ticks:
-            return True
-        behind = np.flatnonzero(self._due[: len(self)] <= self._as_of)
-        self._pass_time(behind[:limit])
-        if limit is not None and len(behind) > limit:
-            return False
-        self._ticks.clear()
-        return True
+        """Moves pairs by the time that has passed, at most ``limit`` of them, and makes rows and records of that;
+        whether that was all. Called over and over before rows are taken, it spreads the work of a midnight."""
+        done = True
+        if self._ticks:
+            behind = np.flatnonzero(self._due[: len(self)] <= self._reached)
+            self._pass_time(behind[:limit])
+            done = limit is None or len(behind) <= limit
+            if done:
+                self._ticks.clear()
+        self._collect()
+        return done
 
     def take(self) -> dict[str, pl.DataFrame]:
-        self._collect()
+        self.settle()
         moves, self._unstored = self._unstored, []
         changed = np.flatnonzero(self._changed[: len(self)])
         self._changed[changed] = False
@@ -160,14 +162,9 @@ class Lifecycle(Fold):
         return taken | ({STATE: self._state(changed)} if len(changed) else {})
 
     def outputs(self, start: int, next_offset: int, reached: int | None) -> list[Output]:
-        self._collect()
+        self.settle()
         unsent, self._unsent = self._unsent, []
-        found: list[Output] = []
-        for moves in unsent:
-            keys = moves["creator_id"].cast(pl.Binary).to_list()
-            values = _json(moves).cast(pl.Binary).to_list()
-            found += [Output(TRANSITIONS, key, value) for key, value in zip(keys, values, strict=True)]
-        return found
+        return unsent
 
     def restore_state(self, rows: pl.DataFrame, as_of: int | None) -> None:
         """Takes stored rows of ``fan_state`` of this partition as the state, as at a checkpoint where ``as_of`` was the
@@ -328,8 +325,7 @@ class Lifecycle(Fold):
             rows = rows[due <= self._reached]
 
     def _collect(self) -> None:
-        """Brings all pairs up to the as-of day, and makes rows of the moves made."""
-        self.settle()
+        """Makes rows and records of the moves made."""
         moves, self._moves = [part for part in self._moves if len(part.pair)], []
         if not moves:
             return
@@ -339,7 +335,8 @@ class Lifecycle(Fold):
         # Of several in one place the last stands.
         rows = self._transitions(chosen(every, order[np.append(_begins(key[order])[1:], True)]))
         self._unstored.append(rows)
-        self._unsent.append(rows)
+        keys, values = (text.cast(pl.Binary).to_list() for text in (rows["creator_id"], _json(rows)))
+        self._unsent += [Output(TRANSITIONS, key, value) for key, value in zip(keys, values, strict=True)]
 
     def _transitions(self, moves: Moves) -> pl.DataFrame:
         at = np.where(moves.step == 0, self._midnights.at(moves.day), moves.at)
