@@ -4,8 +4,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
@@ -13,24 +11,14 @@ from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
+from pipeline.comparison import Comparison, compare_rows, examples
 from pipeline.snapshot import SnapshotTable
 from pipeline.twin import FOLDS, UNTIL, columns, judge, limits, twin
+from pipeline.verify_fans import FanTables, fan_cut
 from schemas.topics import SOURCES
 
-SHOWN = 10
-"""Differing rows that are shown of each table."""
 KEPT_DAYS = 3
 """Minutes that ClickHouse may have forgotten (TTL) are not compared: those older than this many days."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One figure against its twin: rows compared, how many differ, and some of those (key columns, theirs, ours)."""
-
-    name: str
-    rows: int
-    differ: int
-    examples: list[dict[str, Any]]
 
 
 def verify(
@@ -53,37 +41,48 @@ def verify(
         checkpoints.require_same(settings, stored)
         kept = int(time.time()) // 60 * 60 - KEPT_DAYS * 86_400
         results = []
-        for topic in SOURCES:
-            until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
-            agents = [name for name, (_, source) in FOLDS.items() if source == topic]
-            with _scratch(client) as name:
-                snapshots = {}
-                for agent in agents:
-                    own = {c.partition: c.next_offset for c in stored if c.agent == agent and c.topic == topic}
-                    for table in FOLDS[agent][0].tables:
-                        report(f"reading {table.name}")
-                        version = FOLDS[agent][0].version
-                        snapshots[table.name] = (table, own)
-                        _snapshot(client, table, version, kept, name(table.name))
-                        for partition, offset in _reach(client, name(table.name)).items():
-                            until[partition] = max(until.get(partition, 0), offset)
-                        until.update({p: max(until.get(p, 0), offset) for p, offset in own.items()})
-                _await_archive(client, topic, until, patience)
-                if topic == "interactions":
-                    for grain in ("minute", "hour"):
-                        _copy_viewers(client, grain, name(f"viewers_{grain}"))
-                report(f"judging {topic}")
-                judge(client, settings, topic, until, name("judged"))
-                results.append(_offsets(client, topic, name("judged"), until))
-                results.append(_flags(client, topic, name("judged")))
-                for table, own in snapshots.values():
-                    report(f"comparing {table.name}")
-                    results.append(_compare(client, table, name(table.name), name("judged"), own, kept))
-                if topic == "interactions":
-                    for grain in ("minute", "hour"):
-                        report(f"comparing viewers_{grain}")
-                        copy, judged = name(f"viewers_{grain}"), name("judged")
-                        results.append(_compare_viewers(client, grain, copy, judged, until, kept))
+        with _scratch(client) as fan_name:
+            fans = None
+            if (cut := fan_cut(settings, stored)) is not None:
+                report("reading fan_state and fan_transitions")
+                fans = FanTables(client, settings, cut, fan_name)
+                fans.copy()
+            for topic in SOURCES:
+                until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
+                agents = [name for name, (_, source) in FOLDS.items() if source == topic]
+                with _scratch(client) as name:
+                    snapshots = {}
+                    for agent in agents:
+                        own = {c.partition: c.next_offset for c in stored if c.agent == agent and c.topic == topic}
+                        for table in FOLDS[agent][0].tables:
+                            report(f"reading {table.name}")
+                            version = FOLDS[agent][0].version
+                            snapshots[table.name] = (table, own)
+                            _snapshot(client, table, version, kept, name(table.name))
+                            _extend(until, _reach(client, name(table.name)))
+                        _extend(until, own)
+                    if cut is not None:
+                        _extend(until, cut.upto(topic))
+                    _await_archive(client, topic, until, patience)
+                    if topic == "interactions":
+                        for grain in ("minute", "hour"):
+                            _copy_viewers(client, grain, name(f"viewers_{grain}"))
+                    report(f"judging {topic}")
+                    judge(client, settings, topic, until, name("judged"))
+                    results.append(_offsets(client, topic, name("judged"), until))
+                    results.append(_flags(client, topic, name("judged")))
+                    for table, own in snapshots.values():
+                        report(f"comparing {table.name}")
+                        results.append(_compare(client, table, name(table.name), name("judged"), own, kept))
+                    if topic == "interactions":
+                        for grain in ("minute", "hour"):
+                            report(f"comparing viewers_{grain}")
+                            copy, judged = name(f"viewers_{grain}"), name("judged")
+                            results.append(_compare_viewers(client, grain, copy, judged, until, kept))
+                    if fans is not None:
+                        fans.add(topic, name("judged"))
+            if fans is not None:
+                results += fans.compare(report)
         return results
     finally:
         client.close()
@@ -125,6 +124,11 @@ def _reach(client: Client, snapshot: str) -> dict[int, int]:
         f"SELECT partition, max(applied) + 1 FROM {snapshot} WHERE origin = 'stream' GROUP BY partition"
     ).result_rows
     return {int(partition): int(offset) for partition, offset in rows}
+
+
+def _extend(until: dict[int, int], offsets: dict[int, int]) -> None:
+    """Raises what is looked at to these offsets."""
+    until.update({partition: max(until.get(partition, 0), offset) for partition, offset in offsets.items()})
 
 
 def _await_archive(client: Client, topic: str, until: dict[int, int], patience: float) -> None:
@@ -171,20 +175,20 @@ def _offsets(client: Client, topic: str, judged: str, until: dict[int, int]) -> 
     )
     gaps = f"SELECT partition, `offset`, {following} AS following FROM ({held})"
     missing = f"SELECT partition, `offset` + 1 AS first, following - 1 AS last FROM ({gaps}) WHERE last >= first"
-    examples = _examples(client, missing, parameters) if found < rows else []
-    return Comparison(f"offsets_{topic}", int(rows), int(rows) - int(found), examples)
+    shown = examples(client, missing, parameters) if found < rows else []
+    return Comparison(f"offsets_{topic}", int(rows), int(rows) - int(found), shown)
 
 
 def _flags(client: Client, topic: str, judged: str) -> Comparison:
     """The verdicts in the raw table, those of the stream and, of late events, those of repair."""
     wrong = "late != is_late OR duplicate != if(late, repaired AND is_repeat, is_duplicate)"
     (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) FROM {judged}").result_rows
-    examples = _examples(
+    shown = examples(
         client,
         "SELECT partition, `offset`, event_id, late, is_late, duplicate, is_duplicate, repaired, is_repeat "
         f"FROM {judged} WHERE {wrong}",
     )
-    return Comparison(f"raw_{topic}", rows, differ, examples)
+    return Comparison(f"raw_{topic}", rows, differ, shown)
 
 
 def _compare(
@@ -208,24 +212,8 @@ def _compare(
         UNION ALL
         SELECT 'repair' AS origin, * FROM (WITH events AS ({repaired}) {twin(table.name)}) {recent}
     """
-    values = (*table.measures, "applied")
-    differs = " OR ".join(f"stored.{name} != wanted.{name}" for name in values)
-    joined = f"""
-        FROM (SELECT 1 AS there, * FROM {snapshot}) AS stored
-        FULL OUTER JOIN (SELECT 1 AS there, * FROM ({wanted})) AS wanted USING (origin, {keys})
-    """
-    wrong = f"stored.there != wanted.there OR {differs}"
-    (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) {joined}", parameters=parameters).result_rows
-    shown = ", ".join(f"stored.{name} AS stored_{name}, wanted.{name} AS wanted_{name}" for name in values)
-    examples = _examples(client, f"SELECT origin, {keys}, {shown} {joined} WHERE {wrong}", parameters) if differ else []
-    return Comparison(table.name, rows, differ, [_narrow(example, values) for example in examples])
-
-
-def _narrow(example: dict[str, Any], values: tuple[str, ...]) -> dict[str, Any]:
-    """Only the values that differ."""
-    same = [name for name in values if example[f"stored_{name}"] == example[f"wanted_{name}"]]
-    dropped = {f"{side}_{name}" for name in same for side in ("stored", "wanted")}
-    return {name: value for name, value in example.items() if name not in dropped}
+    row, measured = ("origin", *table.keys, "partition"), (*table.measures, "applied")
+    return compare_rows(client, table.name, f"SELECT * FROM {snapshot}", wanted, row, measured, parameters)
 
 
 def _copy_viewers(client: Client, grain: str, into: str) -> None:
@@ -239,42 +227,28 @@ def _compare_viewers(
     client: Client, grain: str, copy: str, judged: str, until: dict[int, int], kept: int
 ) -> Comparison:
     """Distinct viewers of every bucket that no record beyond ``until`` has touched since they were read."""
-    keys = f"platform, creator_id, content_id, {grain}"
+    columns = ("platform", "creator_id", "content_id", grain)
+    keys = ", ".join(columns)
     recent = " AND appended_at < event_time + INTERVAL 3 DAY" if grain == "minute" else ""
-    newer = "WHERE minute >= toDateTime({kept:Int64}, 'UTC')" if grain == "minute" else ""
-    joined = f"""
-        FROM
-        (
-            SELECT 1 AS there, * FROM {copy} {newer}
-        ) AS stored
-        FULL OUTER JOIN
-        (
-            SELECT 1 AS there, * FROM
-            (
-                SELECT {keys}, uniq(fan) AS viewers FROM {judged}
-                WHERE kind = 'view'
-                    AND (is_late = 0 AND is_duplicate = 0 OR late = 1 AND repaired = 1 AND duplicate = 0){recent}
-                GROUP BY {keys}
-            ) {newer}
-        ) AS wanted USING ({keys})
-        WHERE ({keys}) NOT IN
+    newer = " AND minute >= toDateTime({kept:Int64}, 'UTC')" if grain == "minute" else ""
+    untouched = f"""
+        ({keys}) NOT IN
         (
             SELECT platform, creator_id, content_id, toStartOf{grain.title()}(event_time) FROM raw_interactions
             WHERE kind = 'view'
                 AND `offset` >= {UNTIL}
+        ){newer}
+    """
+    stored = f"SELECT * FROM {copy} WHERE {untouched}"
+    wanted = f"""
+        SELECT * FROM
+        (
+            SELECT {keys}, uniq(fan) AS viewers FROM {judged}
+            WHERE kind = 'view'
+                AND (is_late = 0 AND is_duplicate = 0 OR late = 1 AND repaired = 1 AND duplicate = 0){recent}
+            GROUP BY {keys}
         )
+        WHERE {untouched}
     """
     parameters = {**limits(until), "kept": kept}
-    wrong = "stored.there != wanted.there OR stored.viewers != wanted.viewers"
-    (rows, differ), *_ = client.query(f"SELECT count(), countIf({wrong}) {joined}", parameters=parameters).result_rows
-    examples = _examples(
-        client,
-        f"SELECT {keys}, stored.viewers AS stored_viewers, wanted.viewers AS wanted_viewers {joined} AND ({wrong})",
-        parameters,
-    )
-    return Comparison(f"viewers_{grain}", rows, differ, examples)
-
-
-def _examples(client: Client, query: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    found = client.query(f"{query} LIMIT {SHOWN}", parameters=parameters)
-    return [dict(zip(found.column_names, row, strict=True)) for row in found.result_rows]
+    return compare_rows(client, f"viewers_{grain}", stored, wanted, columns, ("viewers",), parameters)

@@ -53,8 +53,9 @@ def test_one_wrong_row_in_any_table_is_found(
         await_stored(settings, [worker])
         send(settings, "interactions", [*made[1990:], *late, made[0], late[0]])
         await_stored(settings, [worker])
+        repair(settings, *days_from(now - 3 * DAY, now))
+        await_stored(settings, [worker])
         assert worker.stop() == 0, worker.output()
-    repair(settings, *days_from(now - 3 * DAY, now))
     verified(settings)
 
     for changed in ("likes + 1 AS likes", "applied + 1 AS applied", "'nobody' AS creator_id"):
@@ -120,11 +121,12 @@ def test_hours_across_a_local_midnight_are_repaired_whole(settings: Settings, tm
         await_stored(settings, [worker])
         send(settings, "interactions", late)
         await_stored(settings, [worker])
+        day = datetime.fromtimestamp((midnight + 330 * 60_000) / 1000, UTC).date()
+        for each in (day - timedelta(days=1), day):
+            repair(settings, each, each)
+            await_stored(settings, [worker])
+            verified(settings)
         assert worker.stop() == 0, worker.output()
-    day = datetime.fromtimestamp((midnight + 330 * 60_000) / 1000, UTC).date()
-    for each in (day - timedelta(days=1), day):
-        repair(settings, each, each)
-        verified(settings)
     query = "SELECT sum(plays) FROM engagement_{} FINAL WHERE origin = 'repair'"
     wanted = sum(each["kind"] == "view" for each in late)
     for grain in ("creator_minute", "content_hour", "content_day"):
