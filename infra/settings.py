@@ -10,18 +10,21 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+import orjson
 import platformdirs
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.errors import SettingsError
+from schemas.alerts import AlertPolicy, alert_policy
 from schemas.events import KINDS
 from schemas.value import ValuePolicy
 
 PREFIX = "FANPULSE_"
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+WebhookFormat = Literal["json", "dingtalk", "wecom"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
@@ -116,6 +119,46 @@ def _value_policy(value: Any) -> Any:
             near = difflib.get_close_matches(name, ValuePolicy.model_fields, n=1, cutoff=0.0)[0]
             raise _bad(f"{name} is no threshold; did you mean {near}?") from None
         raise _bad(f"{name}: {first['msg']}" if name else str(first["msg"])) from None
+
+
+def _alert_policy(value: Any) -> Any:
+    if isinstance(value, AlertPolicy):
+        return value
+    try:
+        changes = orjson.loads(value) if isinstance(value, str) else value
+        if not isinstance(changes, dict):
+            raise _bad('must be a JSON object such as {"churn_high": {"above": 0.05}}')
+        return alert_policy(changes)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        path = [str(part) for part in first["loc"] if part not in ("kinds", "thresholds", "value")]
+        raise _bad(f"{'.'.join(path)}: {first['msg']}" if path else str(first["msg"])) from None
+    except orjson.JSONDecodeError as error:
+        raise _bad(f"is no JSON: {error}") from None
+    except ValueError as error:
+        raise _bad(str(error)) from None
+
+
+def _webhook_urls(value: SecretStr) -> SecretStr:
+    urls = [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+    for number, url in enumerate(urls, start=1):
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise _bad(f"has as number {number} what is no URL") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
+            raise _bad(f"must be URLs such as https://example.com/hook, comma separated; number {number} is not")
+        if parts.username or parts.password or parts.fragment:
+            raise _bad(f"must be URLs without user, password and fragment; number {number} has one")
+    if len(set(urls)) < len(urls):
+        raise _bad("names a URL twice")
+    return SecretStr(",".join(urls))
+
+
+def _safe(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def _hex_key(value: SecretStr) -> SecretStr:
@@ -219,6 +262,24 @@ class Settings(BaseSettings):
         '`{"high_value_micros": 500000000}`.',
     )
 
+    alert_interval: float = Field(15, ge=0.1, le=3600, description="Seconds between looks at what calls for an alert.")
+    alert_policy: Annotated[AlertPolicy, NoDecode, BeforeValidator(_alert_policy)] = Field(
+        alert_policy({}),
+        description="Thresholds that are not those of [alerts.md](alerts.md), as JSON: "
+        '`{"churn_high": {"above": 0.05}, "follower_loss": {"enabled": false}}`.',
+    )
+    webhook_urls: Annotated[SecretStr, AfterValidator(_webhook_urls)] | None = Field(
+        None, description="URLs that alerts are posted to, comma separated. They are secrets, and shown nowhere."
+    )
+    webhook_format: WebhookFormat = Field("json", description="What they understand: [alerts.md](alerts.md#webhooks).")
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secrets that messages are signed with, comma separated: one a URL in their order, or one for all.",
+    )
+    webhook_retry: float = Field(
+        24, gt=0, le=720, description="Hours after the moment that an alert speaks of in which its delivery is tried."
+    )
+
     fan_key: Annotated[SecretStr, AfterValidator(_hex_key)] | None = Field(
         None, description="Secret that fan ids are hashed with, hexadecimal; unset: generated in the home."
     )
@@ -269,6 +330,15 @@ class Settings(BaseSettings):
                 )
         elif not self.clickhouse_user:
             raise _bad("FANPULSE_CLICKHOUSE needs FANPULSE_CLICKHOUSE_USER (and FANPULSE_CLICKHOUSE_PASSWORD)")
+        urls = self.webhook_urls.get_secret_value().split(",") if self.webhook_urls is not None else []
+        if self.webhook_secret is not None:
+            signed = len(self.webhook_secret.get_secret_value().split(","))
+            if self.webhook_format == "wecom":
+                raise _bad("FANPULSE_WEBHOOK_SECRET is set, but WeCom has no signature; unset it")
+            if signed not in (1, len(urls)):
+                raise _bad(f"FANPULSE_WEBHOOK_SECRET has {signed} secrets for {len(urls)} URLs; give one, or one a URL")
+        if self.webhook_format != "json" and any(not _safe(url) for url in urls):
+            raise _bad(f"FANPULSE_WEBHOOK_URLS must be https:// for {self.webhook_format}")
         if self.late_horizon < self.allowed_lateness:
             raise _bad(
                 f"FANPULSE_LATE_HORIZON={self.late_horizon} must not be below "

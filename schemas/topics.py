@@ -66,6 +66,15 @@ TOPICS: dict[str, Topic] = {
             "Moves of fans from stage to stage, and moves taken back",
         ),
         Topic(
+            "alerts",
+            "creator_id",
+            "output",
+            1,
+            30 * DAY_MS,
+            1024 * 1024,
+            "Alerts, opened and resolved; a repeat has the same id and state",
+        ),
+        Topic(
             "dead_letters",
             "topic, partition and offset of the record",
             "output",
