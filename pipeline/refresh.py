@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 1800.0
 """Seconds that one statement may take."""
-TOGETHER = 2_000_000
+TOGETHER = 1_000_000
 """Records of several days that one statement takes at most."""
 DAY = timedelta(days=1)
 OFTEN = 10
