@@ -7,10 +7,9 @@ days and the alerts known so far go in, and what changes comes out; whoever asks
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from statistics import fmean, stdev
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -64,7 +63,7 @@ class Alert:
     resolved_day: date = NEVER
     resolved_at: int = 0
     resolved_said: str = ""
-    resolved_figures: Mapping[str, float] = MappingProxyType({})
+    resolved_figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def entity(self) -> Entity:
@@ -105,8 +104,8 @@ def evaluate(
     ``figures`` by the name that kinds call them: all closed days of a span up to ``closed``, which ends ``at`` (UTC
     ms), in any order, and the running one if there are figures of it. ``known``: all alerts that are open, or were
     opened or resolved in the span or later. A day up to one that an alert speaks of opens none, so of each kind and
-    entity at most one is open. An open alert of an earlier day without figures of ``closed`` is resolved: nobody looks
-    at it any more.
+    entity at most one stays open. An open alert of an earlier day without figures of ``closed`` is resolved: nobody
+    looks at it any more.
     """
     series: dict[str, dict[Entity, list[Figures]]] = {}
     for source, found in figures.items():
@@ -114,9 +113,12 @@ def evaluate(
         for each in sorted(found, key=lambda each: (each.day, each.closed)):
             own[each.entity].append(each)
     latest: dict[tuple[str, Entity], Alert] = {}
-    for alert in sorted(known, key=lambda alert: alert.day):
-        latest[alert.kind, alert.entity] = alert
     changes: list[Alert] = []
+    for alert in sorted(known, key=lambda alert: alert.day):
+        earlier = latest.get((alert.kind, alert.entity))
+        if earlier is not None and earlier.state == "open":
+            changes.append(_ended(earlier, alert.day, alert.at, f"It goes on as {alert.id}."))
+        latest[alert.kind, alert.entity] = alert
     for name, kind in policy.kinds.items():
         for entity, days in sorted(series.get(kind.figures, {}).items() if kind.enabled else ()):
             changes += _walk(name, kind, policy.hysteresis, days, latest.get((name, entity)))
@@ -125,8 +127,7 @@ def evaluate(
     changed = {alert.id for alert in changes}
     for alert in sorted(latest.values(), key=lambda alert: alert.id):
         if alert.state == "open" and alert.day < closed and alert.id not in changed:
-            said = "It is no longer looked at."
-            changes.append(replace(alert, state="resolved", resolved_day=closed, resolved_at=at, resolved_said=said))
+            changes.append(_ended(alert, closed, at, "It is no longer looked at."))
     return changes
 
 
@@ -139,14 +140,8 @@ def _walk(name: str, kind: Kind, hysteresis: float, days: Sequence[Figures], lat
                 latest = _open(name, kind, each)
                 yield latest
         elif each.closed and each.day >= latest.day and not kind.staying(each.values, hysteresis):
-            latest = replace(
-                latest,
-                state="resolved",
-                resolved_day=each.day,
-                resolved_at=each.at,
-                resolved_said=_sentence(kind.resolved, kind, each),
-                resolved_figures=_known(each.values),
-            )
+            said = _sentence(kind.resolved, kind, each)
+            latest = _ended(latest, each.day, each.at, said, _known(each.values))
             yield latest
 
 
@@ -165,6 +160,12 @@ def _open(name: str, kind: Kind, figures: Figures) -> Alert:
         advice=kind.advise(figures.values),
         figures=_known(figures.values),
         thresholds=kind.limits,
+    )
+
+
+def _ended(alert: Alert, day: date, at: int, said: str, figures: Mapping[str, float] | None = None) -> Alert:
+    return replace(
+        alert, state="resolved", resolved_day=day, resolved_at=at, resolved_said=said, resolved_figures=figures or {}
     )
 
 

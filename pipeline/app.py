@@ -22,6 +22,7 @@ from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline import dead_letters, fan_log
 from pipeline.agent import Agent, FlushPolicy, Keeper
+from pipeline.alerting import Alerter
 from pipeline.decode import Refused, reasons
 from pipeline.dedupe import DedupeFull
 from pipeline.fold import Output
@@ -132,6 +133,8 @@ class Worker:
         self.app.on_before_shutdown.connect(cast(Any, self._shutting_down))
         self.app.task(self._watch)
         self.app.service(_service(Health(settings, index, metrics, self.status), self._leave))
+        self._alerter = Alerter(settings, metrics, lambda: (fan_log.TOPIC, 0) in self._logs)
+        self._alerter.start()
 
     def _topic(self, *names: str) -> Any:
         return self.app.topic(
@@ -250,6 +253,7 @@ class Worker:
         except (TimeoutError, Exception) as error:
             log.warning("stopped without a last flush (%s); the next start computes it again", type(error).__name__)
         self._stopping.set()
+        self._alerter.stop()
         await asyncio.to_thread(self._telemetry.stop, int(self.app.crashed))
         # What is left is to take leave of Kafka, which may be away; nothing depends on it.
         end = threading.Timer(FAREWELL, self._leave, (int(self.app.crashed), "Kafka does not take our leave"))
