@@ -70,7 +70,6 @@ def refresh(
     Raises:
         FanpulseError: the figures in the database were made with other settings.
     """
-    checkpoints.require_same(settings, checkpoints.read(client))
     store_settings(settings, client, now)
     today = now.astimezone(ZoneInfo(settings.time_zone)).date()
     stored, ledger = _stored(settings, client), _Ledger(client, worker)
@@ -105,7 +104,12 @@ def refresh(
 
 
 def store_settings(settings: Settings, client: Client, now: datetime) -> None:
-    """Writes ``fan_settings``, if the newest row says something else."""
+    """Writes ``fan_settings``, if the newest row says something else.
+
+    Raises:
+        FanpulseError: the figures in the database were made with other settings.
+    """
+    checkpoints.require_same(settings, checkpoints.read(client))
     row = (
         settings.time_zone,
         settings.active_interval,
@@ -151,11 +155,10 @@ class Refresher:
         self._ending.set()
 
     def _work(self) -> None:
-        self._try(lambda client: store_settings(self._settings, client, self._now()))
+        alive = self._try(lambda client: store_settings(self._settings, client, self._now()))
         # Workers started together shall not look at the same moment.
-        while not self._ending.wait(self._settings.refresh_interval * random.uniform(0.5, 1) / OFTEN):
-            if not self._try(self._look):
-                break
+        while alive and not self._ending.wait(self._settings.refresh_interval * random.uniform(0.5, 1) / OFTEN):
+            alive = self._try(self._look)
 
     def _look(self, client: Client) -> None:
         interval, now = self._settings.refresh_interval, self._now()

@@ -3,7 +3,7 @@
 import contextlib
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from random import Random
@@ -23,7 +23,7 @@ from infra.errors import FanpulseError, SettingsError
 from infra.settings import Settings, load
 from pipeline.checkpoint import Checkpoint, frame, parameters
 from pipeline.migrate import migrate
-from pipeline.refresh import Refresher, Refreshed, refresh
+from pipeline.refresh import Refreshed, Refresher, refresh
 from schemas.value import Features, ValuePolicy, classify, expressions, rule
 
 DAY = timedelta(days=1)
@@ -492,3 +492,342 @@ def test_every_table_and_view_is_what_plain_python_says(
     later = begin + (days + 33) * DAY
     refresh(here, client, later)
     compare(here, client, events, later)
+
+
+thresholds = ValuePolicy.model_fields
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> ValuePolicy:
+    """Policies of small numbers, so that features fall on thresholds."""
+    recency = sorted(draw(st.lists(st.integers(0, 9), min_size=2, max_size=2)))
+    frequency = sorted(draw(st.lists(st.integers(0, 9), min_size=2, max_size=2)))
+    money = sorted(draw(st.lists(st.integers(0, 5), min_size=2, max_size=2)))
+    score = sorted(draw(st.lists(st.integers(3, 9), min_size=2, max_size=2)))
+    return ValuePolicy(
+        recency_high_days=recency[0],
+        recency_middle_days=recency[1],
+        frequency_middle_days=frequency[0],
+        frequency_high_days=frequency[1],
+        money_middle_micros=money[0],
+        money_high_micros=money[1],
+        tier_middle_score=score[0],
+        tier_high_score=score[1],
+        high_value_micros=draw(st.integers(0, 6)),
+        potential_active_days=draw(st.integers(0, 6)),
+        potential_below_micros=draw(st.integers(0, 6)),
+        iron_tenure_days=draw(st.integers(0, 6)),
+        iron_active_days=draw(st.integers(0, 6)),
+        iron_interactions=draw(st.integers(0, 6)),
+    )
+
+
+FEATURES = st.builds(
+    Features,
+    recency_days=st.integers(0, 10),
+    active_days=st.integers(0, 10),
+    interactions=st.integers(0, 7),
+    money_micros=st.integers(-6, 7) | st.sampled_from([-(10**17), 10**17]),
+    tenure_days=st.integers(0, 7),
+    staying=st.integers(0, 1),
+)
+
+
+@pytest.mark.stack
+def test_the_rule_says_the_same_in_python_and_in_sql(settings: Settings) -> None:
+    names = [each.name for each in fields(Features)]
+    with contextlib.closing(clickhouse_client(settings, database="system")) as opened:
+
+        @seed(5)
+        @effort(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(policies(), st.lists(FEATURES, min_size=1, max_size=60))
+        def agree(policy: ValuePolicy, found: list[Features]) -> None:
+            made = ", ".join(f"{text} AS {name}" for name, text in expressions(policy).items())
+            columns = ", ".join(f"row.{number} AS {name}" for number, name in enumerate(names, start=1))
+            rows = ", ".join(str(tuple(map(int, astuple(each)))) for each in found)
+            kind = f"Array(Tuple({', '.join(['Int64'] * len(names))}))"
+            query = (
+                "SELECT tier, tags, recency_score, frequency_score, money_score FROM "
+                f"(SELECT *, {made} FROM (SELECT {columns} FROM (SELECT arrayJoin(CAST([{rows}], '{kind}')) AS row)))"
+            )
+            said = [classify(each, policy) for each in found]
+            assert [tuple(row) for row in opened.query(query).result_rows] == [
+                (value.tier, list(value.tags), value.recency_score, value.frequency_score, value.money_score)
+                for value in said
+            ]
+
+        agree()
+
+
+def test_the_rule_in_words() -> None:
+    """The default thresholds on fans that anyone would judge so."""
+    policy = ValuePolicy()
+    yuan = 1_000_000
+    buyer = Features(1, 20, 200, 2000 * yuan, 90, 1)
+    assert classify(buyer, policy).tier == "high"
+    assert classify(buyer, policy).tags == ("active", "high_value", "iron")
+    regular = Features(0, 15, 80, 0, 12, 1)
+    assert (classify(regular, policy).tier, classify(regular, policy).tags) == ("middle", ("active", "potential"))
+    gone = Features(29, 1, 0, 0, 29, 0)
+    assert (classify(gone, policy).tier, classify(gone, policy).tags) == ("low", ())
+    refunded = Features(0, 1, 1, -5 * yuan, 0, 1)
+    assert (classify(refunded, policy).tier, classify(refunded, policy).money_score) == ("middle", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"high_value": 1}', "high_value is no threshold; did you mean high_value_micros?"),
+        ('{"recency_high_days": 20}', "recency_high_days must not be above recency_middle_days"),
+        ('{"window_days": 0}', "window_days: Input should be greater than or equal to 1"),
+        ('{"badge_micros": [5, 5]}', "badge_micros must rise"),
+        ("{", "invalid JSON"),
+    ],
+)
+def test_bad_thresholds_are_one_line(monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    monkeypatch.setenv("FANPULSE_VALUE_POLICY", text)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert refused.value.message.startswith(f"FANPULSE_VALUE_POLICY={text}: {said}")
+    assert "\n" not in refused.value.message
+
+
+def test_thresholds_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANPULSE_VALUE_POLICY", '{"high_value_micros": 7}')
+    assert load().value_policy == ValuePolicy(high_value_micros=7)
+    assert str(load().value_policy) == '{"high_value_micros":7}'
+
+
+def view(pair: Pair, at: datetime, **columns: Any) -> Event:
+    return Event("interactions", at, pair, "view", {"content_id": "v1", **columns})
+
+
+NOON = datetime(2026, 1, 10, 4, tzinfo=UTC)
+"""Noon of a Saturday in Shanghai."""
+FAN: Pair = ("douyin", "c1", 7)
+
+
+@pytest.mark.stack
+def test_without_fans_everything_is_empty(settings: Settings, client: Client) -> None:
+    done = refresh(settings, client, NOON)
+    assert done == Refreshed({NOON.date(): 0}, {NOON.date(): 0})
+    views = "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'fan_%'"
+    for (name,) in client.query(views).result_rows:
+        if name not in ("fan_refreshes", "fan_settings"):
+            assert client.query(f"SELECT * FROM {name}").result_rows == [], name
+
+
+@pytest.mark.stack
+def test_badges_are_there_at_once_and_follow_the_settings(settings: Settings, client: Client) -> None:
+    """Refunds above payments are below zero, gifts of nothing are gifts; only refunds are no payment."""
+    money = [
+        Event("gifts", NOON, FAN, "gift", {"value_micros": 0}),
+        Event("orders", NOON, FAN, "paid", {"amount_micros": 2_000_000}),
+        Event("orders", NOON + DAY, FAN, "refunded", {"amount_micros": 5_000_000}),
+        Event("orders", NOON, ("douyin", "c1", 8), "refunded", {"amount_micros": 1}),
+        Event("orders", NOON, ("douyin", "c1", 9), "membership", {"amount_micros": 60_000_000}),
+        Event("orders", NOON, ("douyin", "c1", 10), "placed", {"amount_micros": 60_000_000}),
+    ]
+    Raw(client).add(money)
+    query = "SELECT fan, contribution_micros, badge_level, gifts, first_at IS NULL FROM fan_contribution ORDER BY fan"
+    assert ask(settings, query) == [(7, -3_000_000, 0, 1, 0), (8, -1, 0, 0, 1), (9, 60_000_000, 0, 0, 0)]
+    refresh(settings, client, NOON)
+    assert ask(settings, query)[2] == (9, 60_000_000, 3, 0, 0)
+    other = settings.model_copy(update={"value_policy": ValuePolicy(badge_micros=(60_000_001,))})
+    refresh(other, client, NOON + DAY)
+    assert ask(settings, query)[2] == (9, 60_000_000, 0, 0, 0)
+    assert ask(settings, "SELECT count() FROM fan_settings") == [(2,)]
+    refresh(other, client, NOON + DAY)
+    assert ask(settings, "SELECT count() FROM fan_settings") == [(2,)], "written only when something changed"
+
+
+@pytest.mark.stack
+def test_what_repair_takes_in_makes_its_day_due(settings: Settings, client: Client) -> None:
+    raw = Raw(client)
+    old = view(FAN, NOON, late=0)
+    late = Event("interactions", NOON, FAN, "like", {"content_id": "v1"}, late=1)
+    raw.add([old, late])
+    now = NOON + 5 * DAY
+    assert list(refresh(settings, client, now).days) == [NOON.date(), now.date()]
+    assert list(refresh(settings, client, now).days) == [now.date()]
+    client.command(
+        "INSERT INTO raw_interactions SELECT * REPLACE (1 AS repaired) FROM raw_interactions FINAL WHERE late = 1"
+    )
+    assert list(refresh(settings, client, now).days) == [NOON.date(), now.date()]
+    assert ask(settings, "SELECT actions, likes FROM fan_days FINAL") == [(2, 1)]
+
+
+@pytest.mark.stack
+def test_other_thresholds_judge_everybody_from_their_day_on(settings: Settings, client: Client) -> None:
+    """What was before stays as it was; fans who have long been away are judged anew too."""
+    away: Pair = ("douyin", "c1", 8)
+    Raw(client).add([view(FAN, NOON + 40 * DAY), view(away, NOON)])
+    refresh(settings, client, NOON + 40 * DAY)
+    kept = "SELECT fan, day, tier, tags FROM fan_values FINAL WHERE unchanged = 0 ORDER BY fan, day"
+    before = ask(settings, kept)
+    generous = settings.model_copy(update={"value_policy": ValuePolicy(high_value_micros=0)})
+    day = (NOON + 41 * DAY).date()
+    refresh(generous, client, NOON + 41 * DAY)
+    assert [row for row in ask(settings, kept) if row[1] < day] == before
+    assert [row[:2] for row in ask(settings, kept) if row[1] == day] == [(7, day), (8, day)]
+    assert ask(settings, "SELECT fan FROM fan_value_now WHERE has(tags, 'high_value') ORDER BY fan") == [(7,), (8,)]
+    refresh(settings, client, NOON + 42 * DAY)
+    assert ask(settings, "SELECT fan FROM fan_value_now WHERE has(tags, 'high_value')") == []
+    wanted = refresh(settings, client, NOON + 42 * DAY, first=NOON.date())
+    assert NOON.date() in wanted.days, "asked for, though nothing has changed"
+    assert [row for row in ask(settings, kept) if row[1] < day] == before
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("step", ["_features", "_values"])
+def test_a_refresh_cut_off_is_finished_by_the_next(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    events = made(Random(11), NOON, 6, 60)
+    Raw(client).add(events)
+    now = NOON + 8 * DAY
+    here = settings.model_copy(update={"value_policy": SMALL})
+    right, calls = getattr(module, step), []
+
+    def cut_off(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise ConnectionResetError
+        return right(*arguments)
+
+    monkeypatch.setattr(module, "TOGETHER", 1)
+    monkeypatch.setattr(module, step, cut_off)
+    with pytest.raises(ConnectionResetError):
+        refresh(here, client, now)
+    refresh(here, client, now)
+    compare(here, client, events, now)
+
+
+@pytest.mark.stack
+def test_one_worker_refreshes_and_the_others_see_it(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed days that changed make it due again soon; otherwise it is not before the interval is over."""
+    here = settings.model_copy(update={"refresh_interval": 1000.0})
+    clock = [datetime(2026, 1, 20, 4, tzinfo=UTC).timestamp()]
+    raw = Raw(client)
+    raw.add([view(FAN, NOON)])
+    workers = [Refresher(here, index, clock=lambda: clock[0]) for index in range(2)]
+
+    def look(index: int) -> int:
+        """Whether this worker refreshed."""
+        before = ask(settings, "SELECT max(written_at) FROM fan_refreshes")
+        workers[index]._look(client)
+        return int(ask(settings, "SELECT max(written_at) FROM fan_refreshes") != before)
+
+    monkeypatch.setattr(module, "_now", lambda: datetime.fromtimestamp(clock[0], UTC))
+    assert [look(0), look(1)] == [1, 0]
+    clock[0] += 101
+    assert [look(1), look(0)] == [1, 0], "a closed day was refreshed lately"
+    clock[0] += 999
+    assert look(1) == 0
+    clock[0] += 2
+    assert look(1) == 1
+    assert ask(settings, "SELECT DISTINCT worker FROM fan_refreshes FINAL WHERE day = '2026-01-20'")[0][0].endswith(
+        "-1"
+    )
+
+
+@pytest.mark.stack
+def test_a_worker_refreshes_by_itself_and_waits_for_clickhouse(settings: Settings, client: Client) -> None:
+    Raw(client).add([view(FAN, NOON)])
+    here = settings.model_copy(update={"refresh_interval": 1.0})
+    failures = iter([True, True])
+
+    def connect() -> Client:
+        if next(failures, False):
+            raise ConnectionRefusedError
+        return clickhouse_client(settings)
+
+    refresher = Refresher(here, 0, connect)
+    refresher.start()
+    try:
+        until(lambda: ask(settings, "SELECT 1 FROM fan_value_now"), "a tier")
+    finally:
+        refresher.stop()
+        refresher._thread.join(30)
+    assert not refresher._thread.is_alive()
+
+
+@pytest.mark.stack
+def test_figures_made_with_other_settings_are_left_alone(settings: Settings, client: Client) -> None:
+    stored = Checkpoint("archive", "gifts", 0, 1, 5, 0, "t", "c", parameters(settings, "archive"))
+    client.insert_arrow("checkpoints", frame([stored], 0).to_arrow())
+    refresh(settings, client, NOON)
+    other = settings.model_copy(update={"time_zone": "UTC"})
+    with pytest.raises(FanpulseError, match="set them back"):
+        refresh(other, client, NOON)
+    refresher = Refresher(other, 0)
+    refresher.start()
+    refresher._thread.join(30)
+    assert not refresher._thread.is_alive(), "it does not try again"
+    assert ask(settings, "SELECT DISTINCT time_zone FROM fan_settings") == [("Asia/Shanghai",)]
+
+
+def moves(rng: Random, first: date, days: int) -> list[tuple[Pair, date, int, str, str, str]]:
+    """Moves of some fans of two creators: any stage to any other, none of a fan twice in one step of a day."""
+    stages = ("new", "active", "retained", "silent", "churned")
+    found = []
+    for platform, creator in (("douyin", "c1"), ("kuaishou", "c2")):
+        for fan in range(15):
+            stage, when = "none", sorted(rng.sample([(d, s) for d in range(days) for s in range(3)], rng.randint(0, 9)))
+            for day, step in when:
+                to = "new" if stage == "none" else rng.choice([each for each in stages if each != stage])
+                reason = "arrived" if stage == "none" else "unfollowed" if step == 2 else "absent"
+                found.append(((platform, creator, fan), first + day * DAY, step, stage, to, reason))
+                stage = to
+    return found
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("number", [1, 2])
+def test_growth_is_what_the_moves_add_up_to(settings: Settings, client: Client, number: int) -> None:
+    rng = Random(number)
+    first = NOON.date() - timedelta(days=rng.randrange(7))
+    made_moves = moves(rng, first, 24)
+    names = ["partition", "platform", "creator_id", "fan", "day", "step", "from_stage", "to_stage", "at", "reason"]
+    names += ["resurrected", "withdrawn", "fold_version", "applied"]
+    rows = [(0, *m[0], m[1], m[2], m[3], m[4], NOON, m[5], 0, 0, 1, 5) for m in made_moves]
+    # What is withdrawn, older or of another definition is no move.
+    rows += [(*row[:7], "silent", *row[8:-1], 4) for row in rng.sample(rows, 5)]
+    rows += [(0, "douyin", "c1", fan, first, 0, "new", "active", NOON, "aged", 0, 1, 1, 5) for fan in range(50, 53)]
+    client.insert("fan_transitions", rows, column_names=names)
+    relations = [
+        Event("interactions", NOON + rng.randrange(20) * DAY, ("douyin", "c1", fan), kind, {})
+        for fan in range(9)
+        for kind in ("follow", "unfollow", "view")
+    ]
+    Raw(client).add(relations)
+    refresh(settings, client, NOON + 30 * DAY)
+
+    days: dict[Any, tuple[Any, ...]] = {}
+    weeks: dict[Any, tuple[Any, ...]] = {}
+    for creator in {m[0][:2] for m in made_moves}:
+        own = sorted(m[1:] for m in made_moves if m[0][:2] == creator)
+        for day in days_between(own[0][0], own[-1][0]):
+            past = [m for m in own if m[0] <= day]
+            today = [m for m in own if m[0] == day]
+            ever = sum(m[2] == "none" for m in past)
+            fans = ever + sum((m[2] == "churned") - (m[3] == "churned") for m in past)
+            arrived = sum(m[2] == "none" for m in today)
+            recovered = sum(m[2] == "churned" for m in today)
+            churned = sum(m[3] == "churned" for m in today)
+            related = [
+                sum(e.kind == kind and e.pair[:2] == creator and e.at.date() == day for e in relations)
+                for kind in ("follow", "unfollow")
+            ]
+            days[*creator, day] = (fans, ever, arrived, recovered, churned, arrived + recovered - churned, *related)
+    assert table(client, "SELECT * FROM fan_growth_days", 3) == days
+    assert sum(row[5] for row in days.values()) == sum(
+        row[0] for key, row in days.items() if key[2] == max(day for *creator, day in days if tuple(creator) == key[:2])
+    )
+    for (*creator, day), row in sorted(days.items(), key=lambda item: item[0][2]):
+        key = (*creator, day - timedelta(days=day.weekday()))
+        count, *sums = weeks.get(key, (0, 0, 0, 0, 0, 0, 0, 0, 0))
+        weeks[key] = (count + 1, row[0], row[1], *(a + b for a, b in zip(sums[2:], row[2:], strict=True)))
+    assert table(client, "SELECT * FROM fan_growth_weeks", 3) == weeks
