@@ -121,12 +121,12 @@ class Store:
 
     def send(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
-            record = json.loads(output.value)
             assert output.topic == "fan_transitions"
-            assert (output.key, output.partition) == (record["creator_id"].encode(), None)
-            old = self.records.get(record["id"])
-            if old is None or record["version"] >= old["version"]:
-                self.records[record["id"]] = record
+            for record in map(json.loads, output.value.split(b"\n")):
+                assert (output.key, output.partition) == (record["creator_id"].encode(), None)
+                old = self.records.get(record["id"])
+                if old is None or record["version"] >= old["version"]:
+                    self.records[record["id"]] = record
 
     def moves(self) -> dict[Place, Move]:
         return {place: move_of(row) for place, row in self.transitions.items() if not row["withdrawn"]}
@@ -213,6 +213,7 @@ def made_log(rng: Random, size: int) -> tuple[Rules, list[Message]]:
     applied = rng.randint(0, 3)
     reach = rng.choice([0, 1, interval, 70])
     unfollows = rng.choice([0.0, 0.1, 0.4])
+    ticks = rng.choice([0.1, 0.6])
     log = []
     for _ in range(size):
         applied += rng.choice([1, 1, 2, 9])
@@ -227,7 +228,7 @@ def made_log(rng: Random, size: int) -> tuple[Rules, list[Message]]:
             kind = "unfollow" if rng.random() < unfollows else rng.choice(["like", "gift", "refunded", "paid"])
             facts.append(Fact(rng.choice(pairs), at, kind))
         tick = None
-        if rng.random() < 0.6 and (as_of is not None or rng.random() < 0.5):
+        if rng.random() < ticks and (as_of is not None or rng.random() < 0.5):
             tick = as_of = max(as_of or 0, day - rng.choice([0, 0, 0, 1, 5]))
         log.append(Message(applied, facts, tick))
     return rules, log
@@ -484,6 +485,20 @@ def test_a_late_fact_takes_back_what_is_no_longer_true() -> None:
     assert (row["day"], row["from_stage"], row["to_stage"]) == (calendar(fan.day0), "new", "new")
 
 
+def test_a_move_between_two_messages_of_a_block_is_taken_back_too() -> None:
+    """A worker stored it after the first message and died before it stored the state; its successor reads both at
+    once."""
+    dead, next_one = Told(), Told()
+    facts = [Fact(("douyin", "A", 1), dead.at(day), "view") for day in (5, 3)]
+    log = [Message(0, [], dead.day0 + 5), Message(1, facts[:1]), Message(2, facts[1:])]
+    dead.fold.apply(frame(log[:2], dead.zone))
+    next_one.store.put("fan_transitions", taken(dead.fold)["fan_transitions"])
+    assert next_one.moves() == [(5, 1, "none", "new", "arrived", 0)]
+    next_one.fold.apply(frame(log, dead.zone))
+    next_one.store.put("fan_transitions", taken(next_one.fold)["fan_transitions"])
+    assert next_one.moves() == [(3, 1, "none", "new", "arrived", 0)]
+
+
 def test_what_lies_64_days_back_counts_no_more() -> None:
     fan = Told()
     fan.tell((0, 12, "view"), tick=63)
@@ -590,7 +605,10 @@ def test_settling_in_slices_gives_the_same_rows() -> None:
         rounds += 1
     assert rounds == 8
     assert sliced.fold.settle()
-    records = [{output.value for output in fan.fold.outputs(0, 0, None)} for fan in (whole, sliced)]
+    records = [
+        {line for output in fan.fold.outputs(0, 0, None) for line in output.value.split(b"\n")}
+        for fan in (whole, sliced)
+    ]
     assert records[0] == records[1]
     assert len(records[0]) > 100
     for fan in (whole, sliced):
