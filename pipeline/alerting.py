@@ -523,7 +523,7 @@ class _Delivery:
 def _untold(client: Client, target: str, since: datetime) -> list[tuple[Alert, dict[State, _Delivery]]]:
     """Alerts that a target has not had all messages of, oldest first, with what became of those so far; of them those
     that speak of a moment since then."""
-    columns = ", ".join(_DELIVERY[:-1])
+    columns = ", ".join((*_DELIVERY[:-2], "toUnixTimestamp64Milli(tried_at)"))
     parameters = {"target": target, "since": since}
     rows = client.query(
         f"SELECT {_SELECTED} FROM (SELECT * FROM alerts FINAL) AS found LEFT ANTI JOIN ("
@@ -539,7 +539,8 @@ def _untold(client: Client, target: str, since: datetime) -> list[tuple[Alert, d
         "WHERE target = {target:String} AND has({ids:Array(String)}, id)",
         {"target": target, "ids": [alert.id for alert in alerts]},
     ).result_rows:
-        delivery = _Delivery(*row)
+        *values, tried_at = row
+        delivery = _Delivery(*values, _moment(tried_at))
         told[delivery.id][delivery.state] = delivery
     return [(alert, told[alert.id]) for alert in alerts]
 
