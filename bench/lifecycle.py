@@ -158,7 +158,7 @@ def _facts(result: Result, fold: Lifecycle, world: _World, size: int, blocks: in
         began = time.process_time()
         fold.apply(block)
         middle = time.process_time()
-        moves += len(fold.outputs(0, 0, None))
+        moves += sum(output.value.count(b"\n") + 1 for output in fold.outputs(0, 0, None))
         tables = fold.take()
         taking += time.process_time() - middle
         applying += middle - began
@@ -191,7 +191,7 @@ def _pass(fold: Lifecycle, day: int) -> tuple[float, float, int]:
         done = fold.settle(SLICE)
         now = time.process_time()
         longest, last = max(longest, now - last), now
-    moves = len(fold.outputs(0, 0, None))
+    moves = sum(output.value.count(b"\n") + 1 for output in fold.outputs(0, 0, None))
     taken = fold.take()
     now = time.process_time()
     if len(taken["fan_transitions"]) != moves:

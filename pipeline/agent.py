@@ -212,12 +212,13 @@ class Agent:
             reached = part.log.reached(part.newest) if part.reached is None else part.reached
             outputs.append(fold.outputs(part.log.stored[self.name], part.next_offset, reached))
             snapshots = {table.name for table in fold.tables}
+            tables |= {table: [] for table in fold.order if table not in tables}
             for table, rows in fold.take().items():
                 columns = [pl.lit(part.log.partition, pl.UInt16).alias("partition")]
                 if table in snapshots:
                     columns += [pl.lit("stream").alias("origin"), pl.lit(fold.version, pl.UInt16).alias("fold_version")]
                 tables.setdefault(table, []).append(rows.with_columns(columns))
-        rows_by_table = {name: pl.concat(frames) for name, frames in tables.items()}
+        rows_by_table = {name: pl.concat(frames) for name, frames in tables.items() if frames}
         self._metrics.count("stage_seconds_total", time.thread_time() - started, self.name)
         self._flush = asyncio.create_task(self._store(current, outputs, rows_by_table))
 

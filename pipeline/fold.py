@@ -31,6 +31,8 @@ class Fold(ABC):
     """Raised when the definition changes; rows of different versions never mix."""
     tables: ClassVar[tuple[SnapshotTable, ...]] = ()
     """Tables it stores snapshot rows in, to be restored from."""
+    order: ClassVar[tuple[str, ...]] = ()
+    """Tables whose rows must be stored in this order."""
 
     @abstractmethod
     def apply(self, rows: pl.DataFrame) -> None:

@@ -19,7 +19,6 @@ from pipeline.snapshot import SnapshotTable
 from pipeline.twin import BUCKETS, FOLDS, UNTIL, columns, limits, twin
 from schemas.topics import SOURCES
 
-
 _ANSWER_S = 60.0
 
 
@@ -75,7 +74,7 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
             report(f"settling late {topic}")
             _settle(client, topic, parameters)
             events[topic], repeats[topic] = _settled(client, topic, parameters)
-            if events[topic]:
+            if events[topic] and any(c.topic == fan_log.TOPIC for c in stored):
                 report(f"telling the fan log of late {topic}")
                 facts += _tell(settings, client, topic, parameters)
             for agent, (fold, source) in FOLDS.items():

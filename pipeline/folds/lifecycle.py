@@ -41,6 +41,8 @@ from pipeline.stages import (
 
 TRANSITIONS = "fan_transitions"
 """The table of moves, and the Kafka topic of them."""
+RECORD_MOVES = 2_000
+"""Moves in a record of the topic at most; each is a line of JSON of some 300 bytes."""
 STATE = "fan_state"
 """The table that it is restored from."""
 
@@ -86,6 +88,8 @@ class Lifecycle(Fold):
     """
 
     version: ClassVar[int] = 1
+    # A row of the state that is stored says that its moves are: a replay passes what it holds.
+    order: ClassVar[tuple[str, ...]] = (TRANSITIONS, STATE)
 
     def __init__(self, partition: int, time_zone: str, policy: StagePolicy) -> None:
         self._partition = partition
@@ -107,7 +111,7 @@ class Lifecycle(Fold):
         self._changed: Bools = np.empty(1024, bool)
         self._moves: list[Moves] = []
         self._unstored: list[pl.DataFrame] = []
-        self._unsent: list[Output] = []
+        self._unsent: list[pl.DataFrame] = []
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -164,7 +168,17 @@ class Lifecycle(Fold):
     def outputs(self, start: int, next_offset: int, reached: int | None) -> list[Output]:
         self.settle()
         unsent, self._unsent = self._unsent, []
-        return unsent
+        if not unsent:
+            return []
+        number = pl.int_range(pl.len()).over("creator_id") // RECORD_MOVES
+        records = (
+            pl.concat(unsent)
+            .with_columns(number.alias("number"))
+            .group_by("creator_id", "number", maintain_order=True)
+            .agg(pl.col("line").str.join("\n"))
+        )
+        keys, values = (records[name].cast(pl.Binary).to_list() for name in ("creator_id", "line"))
+        return [Output(TRANSITIONS, key, value) for key, value in zip(keys, values, strict=True)]
 
     def restore_state(self, rows: pl.DataFrame, as_of: int | None) -> None:
         """Takes stored rows of ``fan_state`` of this partition as the state, as at a checkpoint where ``as_of`` was the
@@ -335,8 +349,7 @@ class Lifecycle(Fold):
         # Of several in one place the last stands.
         rows = self._transitions(chosen(every, order[np.append(_begins(key[order])[1:], True)]))
         self._unstored.append(rows)
-        keys, values = (text.cast(pl.Binary).to_list() for text in (rows["creator_id"], _json(rows)))
-        self._unsent += [Output(TRANSITIONS, key, value) for key, value in zip(keys, values, strict=True)]
+        self._unsent.append(rows.select("creator_id", _json(rows).alias("line")))
 
     def _transitions(self, moves: Moves) -> pl.DataFrame:
         at = np.where(moves.step == 0, self._midnights.at(moves.day), moves.at)
@@ -507,7 +520,7 @@ def _named(name: str, names: Sequence[str], numbers: npt.NDArray[np.integer[Any]
 
 
 def _json(moves: pl.DataFrame) -> pl.Series:
-    """The moves as records of the Kafka topic."""
+    """The moves as lines of the Kafka topic."""
     fan, day = pl.col("fan").cast(pl.String), pl.col("day").cast(pl.String)
     record = pl.struct(
         pl.format("{}:{}:{}:{}:{}", "platform", "creator_id", fan, day, "step").alias("id"),

@@ -75,9 +75,10 @@ def moves_in_kafka(settings: Settings) -> dict[str, dict[str, Any]]:
     try:
         while any(consumer.position(place) < ends[place] for place in places):
             for records in consumer.poll(1000).values():
-                for record in records:
-                    move = orjson.loads(record.value)
-                    assert record.key.decode() == move["creator_id"]
+                lines = [(record.key.decode(), line) for record in records for line in record.value.splitlines()]
+                for key, line in lines:
+                    move = orjson.loads(line)
+                    assert key == move["creator_id"]
                     known = found.get(move["id"])
                     if known is None or move["version"] > known["version"]:
                         found[move["id"]] = move

@@ -15,8 +15,9 @@ from chaos.fleet import kill_service
 from infra.connect import clickhouse_client
 from infra.settings import Settings
 from infra.stack import Stack
+from pipeline.app import AGENTS, READ
 from pipeline.metrics import METRICS
-from schemas.topics import SOURCES, partition_for
+from schemas.topics import partition_for
 
 MIGRATION = Path(__file__).parents[2] / "schemas" / "migrations" / "0006_health.sql"
 VIEWS = re.findall(r"^CREATE OR REPLACE VIEW (\w+)$", MIGRATION.read_text(encoding="utf-8"), re.MULTILINE)
@@ -60,7 +61,7 @@ def test_views_show_what_was_sent(settings: Settings, tmp_path: Path) -> None:
         send_raw(settings, "interactions", refused)
         await_stored(settings, [worker])
         (alive,) = until(lambda: rows(settings, "SELECT * FROM pipeline_workers WHERE alive AND partitions"), "it")
-        assert alive["partitions"] == 4 * len(SOURCES)
+        assert alive["partitions"] == 4 * len(READ)
         assert alive["memory_bytes"] > 50_000_000
         assert alive["cpu_share"] > 0
         assert (alive["exit_code"], alive["restarts_24h"], alive["crashes_24h"]) == (None, 0, 0)
@@ -127,7 +128,7 @@ def test_views_show_what_was_sent(settings: Settings, tmp_path: Path) -> None:
             "sum(mean_seconds * flushes) / sum(flushes) AS mean FROM pipeline_flushes GROUP BY agent",
         )
     }
-    assert set(flushes) == {"archive", "engagement"}
+    assert set(flushes) == {agent.name for agent in AGENTS}
     assert flushes["archive"]["stored"] == sent.total() + len(refused)
     assert all(0 < each["mean"] <= each["slowest"] and each["number"] > 0 for each in flushes.values())
 
