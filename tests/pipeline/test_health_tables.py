@@ -136,7 +136,12 @@ def test_views_show_what_was_sent(settings: Settings, tmp_path: Path) -> None:
     assert {each["reason"]: each["records"] for each in letters} == {"broken_json": 10, "null_value": 5}
 
     landed = {name for (name,) in ask(settings, "SELECT DISTINCT name FROM pipeline_metrics")}
-    assert {name for metric in METRICS for name in metric.stored} - landed == {"retries_total"}
+    assert {name for metric in METRICS for name in metric.stored} - landed == {
+        "retries_total",
+        "alerts_total",
+        "alerts_open",
+        "alert_deliveries_total",
+    }
     for view in VIEWS:
         if view not in ("pipeline_retries", "pipeline_restarts"):
             assert rows(settings, f"SELECT * FROM {view} LIMIT 1"), view
