@@ -238,7 +238,7 @@ def _change(now: float | None, before: float | None) -> float | None:
 
 def _show(known: Fans) -> None:
     """Tables with colours on a terminal, plain columns on a pipe."""
-    console = Console(highlight=False) if sys.stdout.isatty() else None
+    console = Console(highlight=False) if _on_terminal() else None
     total = sum(known.stages.values())
     title = f"{known.creator_id} on {known.platform}"
     if console is None:
@@ -269,6 +269,10 @@ def _show(known: Fans) -> None:
     tags = [[tag, f"{fans:,}", _percent(_ratio(fans, rated))] for tag, fans in known.tags.items()]
     _table(console, "tags; a fan may have several", ["TAG", "FANS", "SHARE"], tags)
     _list(console, "advice", known.advice or ["nothing stands out"])
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _summary(known: Fans) -> str:

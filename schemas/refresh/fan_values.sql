@@ -9,7 +9,7 @@ INSERT INTO fan_values
 SELECT
     platform, creator_id, fan, {day:Date}, tier, tags, recency_score, frequency_score, money_score, recency_days,
     active_days, interactions, money_micros, tenure_days, staying,
-    rows_before > 0 AND before = (tier, tags) AS same,
+    rows_before > 0 AND before = concat(tier, ',', arrayStringConcat(tags, ',')) AS same,
     held
 FROM
 (
@@ -21,7 +21,7 @@ FROM
             creator_id,
             fan,
             {day:Date} - maxIf(of_day, actions > 0) AS recency_days,
-            uniqExactIf(of_day, actions > 0 AND of_day > {day:Date} - {window:UInt16}) AS active_days,
+            countIf(actions > 0 AND of_day > {day:Date} - {window:UInt16}) AS active_days,
             sumIf(acted, of_day > {day:Date} - {window:UInt16}) AS interactions,
             sum(micros) AS money_micros,
             {day:Date} - minIf(of_day, actions > 0) AS tenure_days,
@@ -36,13 +36,13 @@ FROM
             SELECT
                 platform, creator_id, fan, day AS of_day, fan_days.actions AS actions, fan_days.interactions AS acted,
                 gift_micros + order_micros + membership_micros - refund_micros AS micros, last_action, last_unfollow,
-                events, toUInt16(0) AS rated, ('', emptyArrayString()) AS rating
+                events, toUInt16(0) AS rated, '' AS rating
             FROM fan_days FINAL
             WHERE day <= {day:Date}
             UNION ALL
             SELECT
                 platform, creator_id, fan, toDate(0), 0, 0, 0, toDateTime64(0, 3, 'UTC'), toDateTime64(0, 3, 'UTC'), 0,
-                toUInt16(day), (toString(tier), CAST(tags, 'Array(String)'))
+                toUInt16(day), concat(tier, ',', arrayStringConcat(tags, ','))
             FROM fan_values FINAL
             WHERE day <= {day:Date}
         )
