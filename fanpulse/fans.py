@@ -20,6 +20,7 @@ from rich.text import Text
 from fanpulse.context import print_json, print_table, settings
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
+from schemas.alerts import alert_policy
 from schemas.value import holds
 
 STAGES = ("new", "active", "retained", "silent", "churned")
@@ -107,12 +108,15 @@ def read_fans(client: Client, platform: str, creator: str) -> Fans:
 
 
 def advise(known: Fans) -> list[str]:
-    """What ``schemas/advice.json`` says of these figures, in its order."""
+    """What ``schemas/advice.json`` says of these figures, in its order; what it says of an alert is said there."""
     figures = _figures(known)
-    texts = json.loads(files("schemas").joinpath("advice.json").read_text(encoding="utf-8"))
-    return [
-        text["say"].format(**figures) for text in texts if all(holds(condition, figures) for condition in text["when"])
-    ]
+    said = []
+    for text in json.loads(files("schemas").joinpath("advice.json").read_text(encoding="utf-8")):
+        if all(holds(condition, figures) for condition in text["when"]):
+            said.append(text["say"].format(**figures))
+            if "alert" in text:
+                said += alert_policy({}).kinds[text["alert"]].advise(figures)
+    return said
 
 
 def _figures(known: Fans) -> dict[str, float | None]:
@@ -123,7 +127,6 @@ def _figures(known: Fans) -> dict[str, float | None]:
     return {
         "churn_rate": known.churn_rate,
         "churn_change": _change(known.churn_rate, known.churn_rate_before),
-        "churned": churned,
         "unfollowed_share": _ratio(flows.get("unfollowed", 0), churned),
         "silent": known.stages.get("silent", 0),
         "silent_share": _ratio(known.stages.get("silent", 0), here),
