@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that say what the code says: settings.md, metrics.md and tables.md.
+"""Writes what pages of docs/ say of the code: settings.md, metrics.md, tables.md, and the kinds of alerts.md.
 
 python docs/generate.py [--home HOME]
 
@@ -16,9 +16,12 @@ from infra.connect import clickhouse_client
 from infra.settings import PREFIX, Settings, load
 from pipeline.metrics import METRICS
 from pipeline.metrics import PREFIX as METRIC_PREFIX
+from schemas.alerts import alert_policy
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py; change the code it describes, then run that. -->"
+
+KINDS = ("<!-- Kinds: written by docs/generate.py from schemas/alerts.json. -->", "<!-- End of the kinds. -->")
 
 Columns = dict[str, tuple[str, str]]
 """Type and comment of each column, by name."""
@@ -73,6 +76,27 @@ Every worker answers `GET /metrics` in Prometheus' format, and `GET /health`, on
 """
 
 
+def alerts_page() -> str:
+    """docs/alerts.md: what is written by hand there, with the kinds as ``schemas/alerts.json`` has them."""
+    before, after = (DOCS / "alerts.md").read_text(encoding="utf-8").split(KINDS[0])
+    parts = []
+    for name, kind in alert_policy({}).kinds.items():
+        conditions = " and ".join(f"`{condition}`" for condition in kind.fires)
+        thresholds = [
+            (f"`{threshold}`", f"{each.value:g}", f"{each.meaning}") for threshold, each in kind.thresholds.items()
+        ]
+        advice = [
+            f"- {each.say}" + (f" (where {' and '.join(f'`{c}`' for c in each.when)})" if each.when else "")
+            for each in kind.advice
+        ]
+        parts.append(
+            f"### `{name}`: {kind.title}\n\n{kind.means}\n\n- Formula: {kind.formula}.\n- Fires where {conditions}"
+            f"{', also on the running day' if kind.running else ''}.\n\n"
+            f"{_table(('threshold', 'default', 'bounds'), thresholds)}\n\nWhat to do:\n\n{chr(10).join(advice)}\n"
+        )
+    return f"{before}{KINDS[0]}\n\n{chr(10).join(parts)}\n{KINDS[1]}{after.split(KINDS[1])[1]}"
+
+
 def tables_page(client: Client) -> str:
     """docs/tables.md, from a migrated database."""
     comments = dict(
@@ -116,6 +140,7 @@ def tables_page(client: Client) -> str:
             [name for name in comments if name.startswith("raw_")],
         ),
     ]
+    groups.append(("Alerts", "", [name for name in comments if name.startswith("alert")]))
     named = {name for _, _, names in groups for name in names}
     groups.append(("The pipeline itself", "", [name for name in comments if name not in named]))
     parts = []
@@ -145,9 +170,10 @@ What the read-only analyst sees (`fanpulse sql`). Times are UTC; money is in mil
 
 
 def main() -> None:
-    """Writes the three pages."""
+    """Writes the pages."""
     (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
     (DOCS / "metrics.md").write_text(metrics_page(), encoding="utf-8")
+    (DOCS / "alerts.md").write_text(alerts_page(), encoding="utf-8")
     here = load(Path(sys.argv[2]) if sys.argv[1:2] == ["--home"] else None)
     (DOCS / "tables.md").write_text(tables_page(clickhouse_client(here)), encoding="utf-8")
 

@@ -80,7 +80,7 @@ def list_(
         print_json([each.message(each.state) for each in found])
     elif not found:
         typer.echo("no alert is open" + ("" if only_open else f", and none was in the last {since}"))
-    elif sys.stdout.isatty():
+    elif _on_terminal():
         _show(found)
     else:
         print_table(
@@ -163,3 +163,7 @@ def _whom(alert: Alert) -> str:
 
 def _until(alert: Alert) -> str:
     return "-" if alert.state == "open" else str(alert.resolved_day)
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()

@@ -127,7 +127,7 @@ def _alert_policy(value: Any) -> Any:
     try:
         changes = orjson.loads(value) if isinstance(value, str) else value
         if not isinstance(changes, dict):
-            raise _bad('must be a JSON object such as {"churn_high": {"above": 0.05}}')
+            raise _bad('must be a JSON object such as {"churn_high": {"above": 0.08}}')
         return alert_policy(changes)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
     alert_policy: Annotated[AlertPolicy, NoDecode, BeforeValidator(_alert_policy)] = Field(
         alert_policy({}),
         description="Thresholds that are not those of [alerts.md](alerts.md), as JSON: "
-        '`{"churn_high": {"above": 0.05}, "follower_loss": {"enabled": false}}`.',
+        '`{"churn_high": {"above": 0.08}, "follower_loss": {"enabled": false}}`.',
     )
     webhook_urls: Annotated[SecretStr, AfterValidator(_webhook_urls)] | None = Field(
         None, description="URLs that alerts are posted to, comma separated. They are secrets, and shown nowhere."

@@ -42,6 +42,8 @@ TIMEOUT = 60.0
 """Seconds that ClickHouse may take to answer."""
 ACKNOWLEDGED = 30.0
 """Seconds that Kafka may take to acknowledge a message."""
+SOON = 1.0
+"""Seconds between asking whether it is this worker that looks."""
 CATCH_UP = 31 * DAY
 """How far back a worker that begins to look does so."""
 CORRECTED = 3 * DAY
@@ -231,6 +233,7 @@ class Alerter:
         self._patience = timedelta(hours=settings.webhook_retry)
         self._sources = {name: make() for name, make in FIGURES.items()}
         self._since: date | None = None
+        self._settled = False
         self._posted: dict[str, deque[float]] = defaultdict(deque)
         self._said: set[str] = set()
         self._client: Client | None = None
@@ -246,9 +249,12 @@ class Alerter:
         self._ending.set()
 
     def _work(self) -> None:
-        while not self._ending.wait(self._settings.alert_interval):
+        wait = SOON
+        while not self._ending.wait(wait):
+            wait = SOON
             if self._held():
                 self.look()
+                wait = self._settings.alert_interval
             elif self._since is not None:
                 self._forget()
 
@@ -257,8 +263,9 @@ class Alerter:
         began = time.monotonic()
         try:
             client = self._client = self._client or clickhouse_client(self._settings, timeout=TIMEOUT)
-            if self._since is None:
+            if not self._settled:
                 store_thresholds(self._settings, client, self._now())
+                self._settled = True
             for step in (self.decide, self.publish, self.notify):
                 self._try(step, client)
         except (*FAILURES, InfraError) as error:
@@ -273,7 +280,7 @@ class Alerter:
         self._metrics.set("alert_look_seconds", time.monotonic() - began)
 
     def decide(self, client: Client) -> list[Alert]:
-        """Stores what is to be opened and resolved now; returns it. None while a partition has not reached a day."""
+        """Stores what is to be opened and resolved now; returns it. Nothing is until every partition reached a day."""
         at = reached(checkpoints.read(client), self._settings.partitions)
         if at is None:
             return []
@@ -540,7 +547,7 @@ def _untold(client: Client, target: str, since: datetime) -> list[tuple[Alert, d
         {"target": target, "ids": [alert.id for alert in alerts]},
     ).result_rows:
         *values, tried_at = row
-        delivery = _Delivery(*values, _moment(tried_at))
+        delivery = _Delivery(*[*values, _moment(tried_at)])
         told[delivery.id][delivery.state] = delivery
     return [(alert, told[alert.id]) for alert in alerts]
 

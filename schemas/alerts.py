@@ -129,7 +129,7 @@ _GENERAL = ("history_days", "least_history_days", "hysteresis")
 
 
 def alert_policy(changes: Mapping[str, Any]) -> AlertPolicy:
-    """The policy of ``alerts.json`` with changes: ``{"churn_high": {"above": 0.05}, "history_days": 28}``; ``"enabled":
+    """The policy of ``alerts.json`` with changes: ``{"churn_high": {"above": 0.08}, "history_days": 28}``; ``"enabled":
     false`` switches a kind off.
 
     Raises:

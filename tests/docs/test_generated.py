@@ -14,7 +14,7 @@ WRITE = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 STALE = "run: fanpulse up && fanpulse migrate && python docs/generate.py"
 
 
-@pytest.mark.parametrize("page", ["settings", "metrics"])
+@pytest.mark.parametrize("page", ["settings", "metrics", "alerts"])
 def test_a_page_is_fresh(page: str) -> None:
     assert (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") == WRITE[f"{page}_page"](), STALE
 

@@ -420,7 +420,7 @@ def test_a_day_is_looked_at_once_every_partition_is_beyond_it(settings: Settings
     world, alerter = Moves(settings, client), Alerter(settings, Metrics())
     assert alerter.decide(client) == []
     world.arrive("c1", 1000, TODAY - 25 * DAY)
-    world.churn("c1", range(50), TODAY - DAY)
+    world.churn("c1", range(60), TODAY - DAY)
     world.reach(TODAY, slowest=2)
     assert alerter.decide(client) == []
     world.reach(TODAY)
@@ -575,7 +575,7 @@ def test_it_is_killed_anywhere_and_the_webhook_fails_and_nothing_is_lost(
                     step(client)
 
         world.arrive("c1", 1000, TODAY - 25 * DAY)
-        world.churn("c1", range(50), TODAY - DAY)
+        world.churn("c1", range(60), TODAY - DAY)
         world.reach(TODAY)
         cut_off(worker().decide, "store")
         (opened,) = worker().decide(client)
@@ -684,7 +684,7 @@ def test_without_kafka_or_clickhouse_it_waits_and_webhooks_are_told_all_the_same
 ) -> None:
     world = Moves(settings, client)
     world.arrive("c1", 1000, TODAY - 25 * DAY)
-    world.churn("c1", range(50), TODAY - DAY)
+    world.churn("c1", range(60), TODAY - DAY)
     world.reach(TODAY)
 
     def away(*args: Any, **named: Any) -> Any:

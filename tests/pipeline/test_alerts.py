@@ -21,7 +21,8 @@ from schemas.alerts import AlertPolicy, alert_policy, write
 POLICY = alert_policy({})
 FIRST = date(2026, 3, 1)
 ZONE = ZoneInfo("Asia/Shanghai")
-OTHERS = {name: {"enabled": False} for name in POLICY.kinds if name != "churn_high"}
+OTHERS: dict[str, dict[str, object]] = {name: {"enabled": False} for name in POLICY.kinds if name != "churn_high"}
+OTHERS["churn_high"] = {"above": 0.03}
 ONLY_CHURN = alert_policy(OTHERS)
 QUIET = FanDay(1000, 10, 2, 10, 12, 400)
 
@@ -310,8 +311,8 @@ def test_kinds_speak_of_figures_and_thresholds_that_there_are() -> None:
     ],
 )
 def test_thresholds(kind: str, values: dict[str, float | None], fires: bool, stays: bool) -> None:
-    assert POLICY.kinds[kind].firing(values) == fires
-    assert POLICY.kinds[kind].staying(values, POLICY.hysteresis) == stays
+    assert ONLY_CHURN.kinds[kind].firing(values) == fires
+    assert ONLY_CHURN.kinds[kind].staying(values, ONLY_CHURN.hysteresis) == stays
 
 
 def test_ids_are_told_apart_whatever_producers_call_a_creator() -> None:
@@ -345,10 +346,10 @@ def test_a_bad_policy_is_one_line(monkeypatch: pytest.MonkeyPatch, given: str, s
 
 
 def test_a_policy_is_the_file_with_what_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"history_days": 28, "churn_high": {"above": 0.05}, "follower_loss": {"enabled": False}}
+    changes = {"history_days": 28, "churn_high": {"above": 0.07}, "follower_loss": {"enabled": False}}
     monkeypatch.setenv("FANPULSE_ALERT_POLICY", json.dumps(changes))
     policy = load().alert_policy
-    assert policy.kinds["churn_high"].limits["above"] == 0.05
+    assert policy.kinds["churn_high"].limits["above"] == 0.07
     assert policy.kinds["churn_rise"] == POLICY.kinds["churn_rise"]
     assert json.loads(str(policy)) == changes
     assert str(POLICY) == "{}"
