@@ -22,6 +22,8 @@ from pipeline.sink import BY_CONTENT, RefusedByClickHouse, Sink, Stopped
 from pipeline.transport import Delivery
 from pipeline.verdict import NEVER, reach
 
+SETTLED = 50_000
+"""Rows of a fold that are worked on before others have their turn."""
 LOOK = 0.02
 """Seconds between looks at what another agent has stored, while too much waits for it."""
 
@@ -193,12 +195,31 @@ class Agent:
             await asyncio.shield(cast(asyncio.Task[None], waited))
 
     def _start_flush(self) -> None:
-        """Takes the folds' rows now, to be written beside the stream.
+        """Takes the folds' rows, once they are ready for it, to be written beside the stream.
 
         After a flush that did not come to its end there is none: the folds take for stored what it had.
         """
         if self._cut_off:
             return
+        if self._unsettled():
+            self._flush = asyncio.create_task(self._settle())
+        else:
+            self._take_rows()
+
+    def _unsettled(self) -> bool:
+        return any(
+            not part.log.folds[self.name].settle(SETTLED) for part in self._progress.values() if self._holds(part.log)
+        )
+
+    async def _settle(self) -> None:
+        unsettled = True
+        while unsettled:
+            # Others have their turn.
+            await asyncio.sleep(0)
+            unsettled = self._unsettled()
+        self._take_rows()
+
+    def _take_rows(self) -> None:
         started = time.thread_time()
         progress, self._progress = self._progress, {}
         self._waiting = 0

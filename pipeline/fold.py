@@ -42,6 +42,12 @@ class Fold(ABC):
     def take(self) -> dict[str, pl.DataFrame]:
         """Rows to store since the last take, by table; each is counted as stored from here on."""
 
+    def settle(self, limit: int) -> bool:
+        """Does a part of what is left to do before rows are taken, about ``limit`` rows' work; whether that was all.
+
+        For a fold that one record may give much to do: called over and over, it does not stop the flow."""
+        return True
+
     def outputs(self, start: int, next_offset: int, reached: int | None) -> list[Output]:
         """Records for Kafka of what was folded from offset ``start`` to before ``next_offset``, since the last call.
         They are sent, and acknowledged, before the rows are stored. ``reached`` is the event time that the log has

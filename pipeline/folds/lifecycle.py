@@ -111,7 +111,7 @@ class Lifecycle(Fold):
         self._changed: Bools = np.empty(1024, bool)
         self._moves: list[Moves] = []
         self._unstored: list[pl.DataFrame] = []
-        self._unsent: list[pl.DataFrame] = []
+        self._unsent: list[Output] = []
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -168,17 +168,7 @@ class Lifecycle(Fold):
     def outputs(self, start: int, next_offset: int, reached: int | None) -> list[Output]:
         self.settle()
         unsent, self._unsent = self._unsent, []
-        if not unsent:
-            return []
-        number = pl.int_range(pl.len()).over("creator_id") // RECORD_MOVES
-        records = (
-            pl.concat(unsent)
-            .with_columns(number.alias("number"))
-            .group_by("creator_id", "number", maintain_order=True)
-            .agg(pl.col("line").str.join("\n"))
-        )
-        keys, values = (records[name].cast(pl.Binary).to_list() for name in ("creator_id", "line"))
-        return [Output(TRANSITIONS, key, value) for key, value in zip(keys, values, strict=True)]
+        return unsent
 
     def restore_state(self, rows: pl.DataFrame, as_of: int | None) -> None:
         """Takes stored rows of ``fan_state`` of this partition as the state, as at a checkpoint where ``as_of`` was the
@@ -349,7 +339,14 @@ class Lifecycle(Fold):
         # Of several in one place the last stands.
         rows = self._transitions(chosen(every, order[np.append(_begins(key[order])[1:], True)]))
         self._unstored.append(rows)
-        self._unsent.append(rows.select("creator_id", _json(rows).alias("line")))
+        number = pl.int_range(pl.len()).over("creator_id") // RECORD_MOVES
+        records = (
+            rows.select("creator_id", _json(rows).alias("line"), number.alias("number"))
+            .group_by("creator_id", "number", maintain_order=True)
+            .agg(pl.col("line").str.join("\n"))
+        )
+        keys, values = (records[name].cast(pl.Binary).to_list() for name in ("creator_id", "line"))
+        self._unsent += [Output(TRANSITIONS, key, value) for key, value in zip(keys, values, strict=True)]
 
     def _transitions(self, moves: Moves) -> pl.DataFrame:
         at = np.where(moves.step == 0, self._midnights.at(moves.day), moves.at)

@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS fan_state
     creator_id String COMMENT 'Creator',
     fan UInt64 COMMENT 'Keyed hash of the fan id; a fan of two creators has a row for each',
     first_at DateTime64(3, 'UTC') COMMENT 'First action of the fan ever; 1970-01-01: none yet, only an unfollow is known',
-    days Array(Date) COMMENT 'Local calendar days with an action or an unfollow, in order; none that was more than 63 days back when the row was written',
+    days Array(Date) COMMENT 'Local calendar days with an action or an unfollow, in order; when the row was written, all that the stages of the last 64 days depend on',
     firsts Array(DateTime64(3, 'UTC')) COMMENT 'First action of each of these days; 1970-01-01: none, only an unfollow',
     lasts Array(DateTime64(3, 'UTC')) COMMENT 'Latest action of each day that matters here: later than any unfollow of the day if there was such a one, else anywhere on the day; for the last action itself ask the events',
     unfollows Array(DateTime64(3, 'UTC')) COMMENT 'Latest unfollow of each day; 1970-01-01: none',

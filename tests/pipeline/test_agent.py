@@ -417,3 +417,28 @@ def test_a_stream_that_is_ahead_of_what_it_follows_is_held_back() -> None:
         assert [told[1] for told in rig.told if told[0] == "checkpoints"][-1] == [20]
 
     asyncio.run(run())
+
+
+class Slow(Archive):
+    """Has something to do before its rows are taken."""
+
+    left = 3
+
+    def settle(self, limit: int) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def test_what_is_left_to_do_before_a_flush_is_done_in_pieces() -> None:
+    async def run() -> None:
+        rig = Rig()
+        fold = rig.logs[WHERE].folds["archive"] = Slow("interactions")
+        rig.agent.take(rig.delivery(0, True))
+        rig.agent.tick(100.0)
+        assert (fold.left, rig.told) == (2, [])
+        rig.agent.take(rig.delivery(1, True))
+        await rig.agent.flush()
+        assert fold.left <= 0
+        assert [told[1] for told in rig.told if told[0] == "checkpoints"] == [[2]]
+
+    asyncio.run(run())
