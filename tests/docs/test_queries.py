@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -20,6 +21,7 @@ from infra.stack import Stack
 from infra.topics import end_offsets, ensure_topics
 from pipeline import checkpoint as checkpoints
 from pipeline.migrate import migrate
+from pipeline.refresh import refresh
 
 QUERIES = {
     f"{page.relative_to(ROOT)}-{number}": text
@@ -31,16 +33,17 @@ STORED_WITHIN_S = 60
 
 def stored(settings: Settings, client: Client) -> bool:
     """Whether every agent has stored all that is in Kafka."""
-    own = [((c.topic, c.partition), c.next_offset) for c in checkpoints.read(client)]
     ends = end_offsets(settings)
+    own = [((c.topic, c.partition), c.next_offset) for c in checkpoints.read(client) if (c.topic, c.partition) in ends]
     return {where for where, _ in own} >= {where for where, end in ends.items() if end} and all(
         offset >= ends[where] for where, offset in own
     )
 
 
 def seen(client: Client) -> bool:
-    """Whether the worker has written its health since it stored something."""
-    return bool(client.query("SELECT 1 FROM pipeline_flushes WHERE flushes > 0 LIMIT 1").result_rows)
+    """Whether the worker has written its health since it stored something, and what fans did."""
+    queries = ("SELECT 1 FROM pipeline_flushes WHERE flushes > 0 LIMIT 1", "SELECT 1 FROM fan_moves LIMIT 1")
+    return all(client.query(query).result_rows for query in queries)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,7 @@ def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 assert worker.poll() is None, "the worker has ended"
                 assert time.monotonic() < deadline, "not stored in time"
                 time.sleep(0.2)
+            refresh(settings, client, datetime.now(UTC))
         with contextlib.closing(clickhouse_client(settings, "analyst")) as client:
             yield client
     finally:

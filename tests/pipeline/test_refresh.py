@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -494,9 +495,6 @@ def test_every_table_and_view_is_what_plain_python_says(
     compare(here, client, events, later)
 
 
-thresholds = ValuePolicy.model_fields
-
-
 @st.composite
 def policies(draw: st.DrawFn) -> ValuePolicy:
     """Policies of small numbers, so that features fall on thresholds."""
@@ -596,6 +594,12 @@ def test_thresholds_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FANPULSE_VALUE_POLICY", '{"high_value_micros": 7}')
     assert load().value_policy == ValuePolicy(high_value_micros=7)
     assert str(load().value_policy) == '{"high_value_micros":7}'
+
+
+def test_every_threshold_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fans.md").read_text(encoding="utf-8")
+    for name, threshold in ValuePolicy.model_fields.items():
+        assert f"| `{name}` | `{str(threshold.default).strip('()')}` | {threshold.description} |" in page
 
 
 def view(pair: Pair, at: datetime, **columns: Any) -> Event:
