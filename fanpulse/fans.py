@@ -7,9 +7,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from clickhouse_connect.driver.client import Client
@@ -44,8 +45,8 @@ class Fans:
 
     ``day`` is the local day that moves have reached (None: there are none yet), a week the 7 days that end with it.
     ``stages`` at the end of ``day`` and 7 days before; ``flows`` and ``churn_rate`` (churned in the week / fans not
-    churned at its start) of the week and of the one before. ``value_day`` is the day of the last refresh; ``tiers``
-    have fans and their contribution in millionths of a yuan.
+    churned at its start) of the week and of the one before. ``refreshed_at`` is when tiers and tags were last brought
+    up to date, UTC; ``tiers`` have fans and their contribution in millionths of a yuan.
     """
 
     platform: str
@@ -57,7 +58,7 @@ class Fans:
     flows_before: dict[str, int] = field(default_factory=dict)
     churn_rate: float | None = None
     churn_rate_before: float | None = None
-    value_day: date | None = None
+    refreshed_at: datetime | None = None
     tiers: dict[str, tuple[int, int]] = field(default_factory=dict)
     tags: dict[str, int] = field(default_factory=dict)
     high_silent: int = 0
@@ -79,7 +80,8 @@ def fans(
       fanpulse fans dy_food_027
       fanpulse fans dy_food_027 --json | jq '.[0].stages'
     """
-    with contextlib.closing(clickhouse_client(settings(ctx), "analyst")) as client:
+    here = settings(ctx)
+    with contextlib.closing(clickhouse_client(here, "analyst")) as client:
         found = [read_fans(client, each, creator) for each in _platforms(client, creator, platform)]
     if as_json:
         print_json([asdict(each) for each in found])
@@ -87,7 +89,7 @@ def fans(
     for number, each in enumerate(found):
         if number:
             typer.echo()
-        _show(each)
+        _show(each, here.time_zone)
 
 
 def read_fans(client: Client, platform: str, creator: str) -> Fans:
@@ -97,13 +99,15 @@ def read_fans(client: Client, platform: str, creator: str) -> Fans:
     moves = client.query(_MOVES, parameters).result_rows
     if moves:
         known = _with_moves(known, client.query("SELECT max(day) FROM fan_transitions").result_rows[0][0], moves)
-    value_day = client.query("SELECT maxOrNull(day) FROM fan_refreshes").result_rows[0][0]
-    if value_day is not None:
+    refreshed_at = client.query("SELECT maxOrNull(refreshed_at) FROM fan_refreshes").result_rows[0][0]
+    if refreshed_at is not None:
         tiers = {tier: (fans, micros) for tier, fans, micros in client.query(_TIERS, parameters).result_rows}
         tags = dict.fromkeys(TAGS, 0) | {row[0]: row[1] for row in client.query(_TAGS, parameters).result_rows}
         silent = client.query(_HIGH_SILENT, parameters).result_rows[0][0]
         tiers = {tier: tiers.get(tier, (0, 0)) for tier in TIERS}
-        known = replace(known, value_day=value_day, tiers=tiers, tags=tags, high_silent=silent)
+        known = replace(
+            known, refreshed_at=refreshed_at.replace(tzinfo=UTC), tiers=tiers, tags=tags, high_silent=silent
+        )
     return replace(known, advice=advise(known))
 
 
@@ -239,7 +243,7 @@ def _change(now: float | None, before: float | None) -> float | None:
     return now / before - 1 if now is not None and before else None
 
 
-def _show(known: Fans) -> None:
+def _show(known: Fans, zone: str) -> None:
     """Tables with colours on a terminal, plain columns on a pipe."""
     console = Console(highlight=False) if _on_terminal() else None
     total = sum(known.stages.values())
@@ -268,7 +272,12 @@ def _show(known: Fans) -> None:
         [tier, f"{fans:,}", _percent(_ratio(fans, rated)), f"{micros / 1e6:,.2f}"]
         for tier, (fans, micros) in known.tiers.items()
     ]
-    _table(console, f"value as of {known.value_day}", ["TIER", "FANS", "SHARE", "CONTRIBUTION (YUAN)"], tiers)
+    _table(
+        console,
+        f"value as of {_minute(known.refreshed_at, zone)}",
+        ["TIER", "FANS", "SHARE", "CONTRIBUTION (YUAN)"],
+        tiers,
+    )
     tags = [[tag, f"{fans:,}", _percent(_ratio(fans, rated))] for tag, fans in known.tags.items()]
     _table(console, "tags; a fan may have several", ["TAG", "FANS", "SHARE"], tags)
     _list(console, "advice", known.advice or ["nothing stands out"])
@@ -293,12 +302,13 @@ def _table(console: Console | None, title: str, header: list[str], rows: list[li
         typer.echo(f"\n{title}")
         print_table(header, rows)
         return
-    table = Table(title=title, title_justify="left", title_style="dim", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for number, name in enumerate(header):
         table.add_column(name.lower(), justify="right" if number else "left", header_style="dim", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console.print()
+    console.print(Text(title, style="dim italic"))
     console.print(table)
 
 
@@ -323,6 +333,10 @@ _STYLES = {
     FLOWS["unfollowed"]: "red",
     FLOWS["stayed_away"]: "red",
 }
+
+
+def _minute(at: datetime | None, zone: str) -> str:
+    return "-" if at is None else f"{at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}, {zone}"
 
 
 def _signed(number: int) -> str:

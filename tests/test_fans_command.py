@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
@@ -95,7 +96,8 @@ def test_the_state_of_the_fans_as_json(world: Client, command: Any) -> None:
     assert (code, error) == (0, "")
     douyin, kuaishou = json.loads(out)
     assert (douyin["platform"], kuaishou["platform"]) == ("douyin", "kuaishou")
-    assert douyin["day"] == douyin["value_day"] == str(TODAY)
+    assert douyin["day"] == str(TODAY)
+    assert datetime.now(UTC) - datetime.fromisoformat(douyin["refreshed_at"]) < DAY
     assert douyin["stages"] == {"new": 2, "active": 5, "retained": 0, "silent": 1, "churned": 2}
     assert douyin["stages_before"] == {"new": 0, "active": 4, "retained": 0, "silent": 3, "churned": 1}
     assert douyin["flows"] == {
@@ -125,6 +127,7 @@ def test_it_is_plain_on_a_pipe(world: Client, command: Any) -> None:
         "- nothing stands out",
     ):
         assert line in out.splitlines(), out
+    assert re.search(r"^value as of \d{4}-\d\d-\d\d \d\d:\d\d, Asia/Shanghai$", out, re.MULTILINE)
 
 
 @pytest.mark.stack
