@@ -6,6 +6,10 @@ import hashlib
 import hmac
 import http.server
 import json
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -273,10 +277,34 @@ def test_what_is_not_taken_is_told_without_secrets(
     assert target.post(ALERT.message("open")).taken
 
 
-def test_nobody_there_and_a_certificate_of_ones_own(tmp_path: Path) -> None:
+def test_where_nobody_is() -> None:
     nobody = Webhook(SecretStr("http://127.0.0.1:9/secret-token"), "json", timeout=1.0)
     answer = nobody.post(ALERT.message("open"))
     assert (answer.taken, answer.status, answer.text) == (False, 0, "no answer: NewConnectionError")
+
+
+def test_a_server_that_cannot_prove_who_it_is_gets_nothing(tmp_path: Path) -> None:
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("openssl makes the certificate")
+    make = (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1 -keyout k -out c"
+    )
+    subprocess.run([openssl, *make.split()], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c", tmp_path / "k")
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as plain, context.wrap_socket(plain, True) as secure:
+            heard.append(secure.recv(1000))
+
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/hook/0123456789abcdef"
+        answer = Webhook(SecretStr(url), "json", timeout=2.0).post(ALERT.message("open"))
+        thread.join()
+    assert (answer.taken, answer.text, heard) == (False, "no answer: SSLError", [])
 
 
 @pytest.mark.parametrize(
