@@ -16,7 +16,7 @@ from pipeline.fan_log import TOPIC, as_of, read_inputs
 from pipeline.twin import UNTIL, limits, twin
 
 AGENT = "lifecycle"
-SLICE_EVENTS = 10_000_000
+SLICE_EVENTS = 2_000_000
 """Events that are looked at in one query, about: bounds memory."""
 _PAIR = ("partition", "platform", "creator_id", "fan")
 _PAIRS = ", ".join(_PAIR)

@@ -7,7 +7,7 @@
 -- action: churned from C on, silent from I on; else new for I days from the first day with an action; else retained with
 -- an action in the I days before the last I; else active.
 WITH
-    -- Every day with an action or an unfollow; 0: none on that day.
+    -- Every day with an action or an unfollow (0: none on that day), and the last such day.
     own_days AS
     (
         SELECT
@@ -19,7 +19,8 @@ WITH
             toInt32(day) AS own_day,
             minIf(toUnixTimestamp64Milli(event_time), kind != 'unfollow') AS first,
             maxIf(toUnixTimestamp64Milli(event_time), kind != 'unfollow') AS last,
-            maxIf(toUnixTimestamp64Milli(event_time), kind = 'unfollow') AS unfollow
+            maxIf(toUnixTimestamp64Milli(event_time), kind = 'unfollow') AS unfollow,
+            max(own_day) OVER (PARTITION BY fan, creator_id, platform, partition) AS last_day
         FROM events
         WHERE kind = 'unfollow' OR NOT has({no_activity:Array(String)}, kind)
         GROUP BY partition, platform, creator_id, fan, own_day
@@ -32,16 +33,15 @@ WITH
             platform,
             creator_id,
             fan,
-            any(as_of) AS as_of,
             own_day + later AS turn,
             maxIf(first, later = 0) AS first_action,
             maxIf(last, later = 0) AS last_action,
             maxIf(unfollow, later = 0) AS last_unfollow,
-            max(later = 0) AS own,
             max(later = {interval:Int32}) AS interval_later,
             first_action > 0 AS acted
         FROM own_days
         ARRAY JOIN if(first > 0, [0, {interval:Int32}, 2 * {interval:Int32}, {churn_after:Int32}], [0]) AS later
+        WHERE turn <= greatest(as_of, last_day)
         GROUP BY partition, platform, creator_id, fan, turn
     ),
     -- What is known at the midnight that begins the day; day 0: none. interval_day: last day with an action that is at
@@ -50,8 +50,7 @@ WITH
     (
         SELECT
             *,
-            minIf(turn, acted) OVER (PARTITION BY partition, platform, creator_id, fan) AS first_day,
-            maxIf(turn, own) OVER (PARTITION BY partition, platform, creator_id, fan) AS last_day,
+            minIf(turn, acted) OVER upto AS first_day,
             maxIf(turn, acted) OVER before AS seen_day,
             max(last_action) OVER before AS seen_action,
             max(last_unfollow) OVER before AS seen_unfollow,
@@ -62,8 +61,8 @@ WITH
             unfollowed_at > 0 AND unfollowed_at >= greatest(seen_action, last_action) AS has_left
         FROM turns
         WINDOW
-            before AS (PARTITION BY partition, platform, creator_id, fan ORDER BY turn ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
-            upto AS (PARTITION BY partition, platform, creator_id, fan ORDER BY turn ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+            before AS (PARTITION BY fan, creator_id, platform, partition ORDER BY turn ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+            upto AS (PARTITION BY fan, creator_id, platform, partition ORDER BY turn ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
     ),
     -- Stages of the day: at its midnight, after its actions, at its end.
     stages AS
@@ -114,7 +113,7 @@ FROM
         [lagInFrame(at_end, 1, 'none') OVER days, of_day[1], of_day[2]] AS froms,
         [of_day[1], of_day[2], at_end] AS tos
     FROM stages
-    WINDOW days AS (PARTITION BY partition, platform, creator_id, fan ORDER BY turn ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+    WINDOW days AS (PARTITION BY fan, creator_id, platform, partition ORDER BY turn ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
 )
 ARRAY JOIN [0, 1, 2] AS step, froms AS from_stage, tos AS to_stage
-WHERE from_stage != to_stage AND turn <= greatest(as_of, last_day)
+WHERE from_stage != to_stage

@@ -41,6 +41,7 @@ def days_from(first: int, last: int) -> tuple[date, date]:
     return begin - timedelta(days=1), end + timedelta(days=1)
 
 
+@pytest.mark.timeout(300)
 def test_one_wrong_row_in_any_table_is_found(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
