@@ -23,6 +23,9 @@ NOTE = "<!-- Written by docs/generate.py; change the code it describes, then run
 
 KINDS = ("<!-- Kinds: written by docs/generate.py from schemas/alerts.json. -->", "<!-- End of the kinds. -->")
 
+STAGES = ("fan_stage_now", "fan_stage_days", "fan_churn_days", "fan_moves", "fan_transitions", "fan_state")
+"""What is said of the stages of fans, views first."""
+
 Columns = dict[str, tuple[str, str]]
 """Type and comment of each column, by name."""
 
@@ -134,6 +137,16 @@ def tables_page(client: Client) -> str:
             [name for name in comments if name.startswith(("engagement_content_", "engagement_creator_"))],
         ),
         ("Distinct viewers", "", [name for name in comments if name.startswith("viewers_")]),
+        (
+            "Stages of fans",
+            "A fan is a fan of one creator on one platform. Begin with the views.",
+            [name for name in STAGES if name in comments],
+        ),
+        (
+            "Value, cohorts and portrait of fans",
+            "[fans.md](fans.md) explains them.",
+            [name for name in comments if name.startswith("fan_") and name not in STAGES],
+        ),
         (
             "Everything that was accepted",
             "Repeats and late events too. Each has the columns of its `events_` view and the flags. Read them `FINAL`.",
