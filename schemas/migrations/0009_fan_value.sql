@@ -243,7 +243,7 @@ FROM
         platform,
         creator_id,
         fan,
-        groupUniqArray(day) AS days,
+        groupArray(day) AS days,
         min(day) AS first_day,
         max(day) AS last_day,
         argMin(source, day) AS first_source,
