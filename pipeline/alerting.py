@@ -370,7 +370,7 @@ class Alerter:
         self, alert: Alert, delivery: "_Delivery", opening: "_Delivery | None", now: datetime
     ) -> "_Delivery | None":
         """The end of a delivery that is not tried any more; None: it is."""
-        if delivery.state == "resolved" and opening is not None and opening.outcome != "delivered":
+        if delivery.state == "resolved" and opening is not None and opening.outcome in ("too_old", "gave_up"):
             return delivery.then(opening.outcome, Answer(False, 0, "it was not told that it was opened"), now)
         if now <= _moment(alert.at if delivery.state == "open" else alert.resolved_at) + self._patience:
             return None

@@ -682,6 +682,26 @@ def test_it_is_given_up_visibly_and_of_what_was_not_opened_nothing_is_resolved(
 
 
 @pytest.mark.stack
+def test_nothing_is_resolved_before_it_was_opened(settings: Settings, hook: Hook, client: Client) -> None:
+    world, now = Moves(settings, client), [NOON]
+    alerter = Alerter(settings, Metrics(), hooks=[webhook(hook)], clock=lambda: now[0])
+    world.arrive("c1", 1000, TODAY - 25 * DAY)
+    world.churn("c1", range(60), TODAY - DAY)
+    world.reach(TODAY)
+    (opened,) = alerter.decide(client)
+    hook.todo = ["500"]
+    alerter.notify(client)
+    world.reach(TODAY + DAY)
+    alerter.decide(client)
+    alerter.notify(client)
+    assert deliveries(settings) == {(opened.id, "open"): ("retrying", 1)}
+    assert len(hook.requests) == 1
+    now[0] += 10
+    alerter.notify(client)
+    assert [each.message["state"] for each in hook.taken] == ["open", "resolved"]
+
+
+@pytest.mark.stack
 def test_one_bad_message_holds_no_other_up_and_a_robot_is_not_flooded(
     settings: Settings, hook: Hook, client: Client
 ) -> None:
