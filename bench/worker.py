@@ -29,7 +29,7 @@ from pipeline.twin import columns, twin
 from pipeline.verify import verify
 from schemas.topics import SOURCES
 
-AGENTS = 2
+AGENTS = 3
 """archive and engagement."""
 PLAIN_EVENTS = 150_000
 """Events that the plain agent is given: it is slow, and its speed does not change with time."""
@@ -139,8 +139,12 @@ def _await_end(settings: Settings, events: int, look: Callable[[], None]) -> flo
                 "toUnixTimestamp64Milli(argMax(written_at, checkpoints.next_offset)) AS written FROM checkpoints "
                 "WHERE topic = 'interactions' GROUP BY agent, partition)"
             ).result_rows
-            if rows == AGENTS * events:
-                return float(ended) / 1000
+            (told, read), *_ = client.query(
+                "SELECT sum(JSONExtractInt(inputs, 'interactions', 'next')), max(toUnixTimestamp64Milli(written_at)) "
+                "FROM checkpoints FINAL WHERE agent = 'lifecycle'"
+            ).result_rows
+            if rows == AGENTS * events == AGENTS * told:
+                return max(float(ended), float(read)) / 1000
             look()
             if time.monotonic() > deadline:
                 raise Wrong(f"{rows // AGENTS:,} of {events:,} events were stored in time")

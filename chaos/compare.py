@@ -6,16 +6,17 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-import polars as pl
 from clickhouse_connect.driver.client import Client
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer
 
-from chaos import oracle
+from chaos import compare_fans, oracle
+from chaos.compare_fans import Lives
 from chaos.oracle import COLUMNS, SNAPSHOTS, Figures, Judge, Judged, Key
+from chaos.tally import TableResult, Tally, log, short, stream
 from chaos.truth import Sent, TruthLog
 from infra.connect import clickhouse_client, kafka_options
 from infra.errors import FanpulseError
@@ -30,77 +31,36 @@ NOT_COMPARED: dict[str, str] = {
     "pipeline_*": "the pipeline's own health, by wall clock",
     "health_*": "the pipeline's own health, by wall clock",
     "scratch_*": "copies that verify makes and drops",
+    "alert*": "alerts, which are looked at on a schedule by wall clock, and their thresholds",
+    **dict.fromkeys(
+        ("fan_days", "fan_values", "fan_refreshes", "fan_settings"),
+        "computed by SQL from events_*, on a schedule by wall clock: tests/pipeline/test_refresh.py",
+    ),
+    **dict.fromkeys(
+        (
+            "fan_contribution",
+            "fan_profiles",
+            "fan_cohorts",
+            "fan_value_now",
+            "fan_portrait",
+            "fan_growth_*",
+            "fan_heat_map",
+        ),
+        "SQL over what is compared, or refreshed on a schedule: tests/pipeline/test_refresh.py",
+    ),
 }
 """Tables and views that are not compared, and why; a name may end with * for all that begin so."""
-AGENTS: dict[str, tuple[str, ...]] = {"archive": SOURCES, "engagement": ("interactions",)}
-"""Every agent that keeps checkpoints, and the topics it reads."""
+AGENTS: dict[str, tuple[str, ...]] = {"archive": SOURCES, "engagement": ("interactions",), "facts": SOURCES}
+"""Every agent on source topics, and those it reads."""
 SHOWN_BYTES = 65_536
 """How much of a refused record the table ``dead_letters`` keeps."""
 SENT_BYTES = 3 * 1024 * 1024
 """How much of it the topic ``dead_letters`` keeps."""
 
-_EXAMPLES = 5
 _KEPT_S = 4 * oracle.DAY_S - 6 * 3600
 """Tables that forget after four days are compared as far back as this, seconds."""
 _NO_EVENT = -2_208_988_800_000
 """``newest`` of a checkpoint before the first event: the year 1900 in UTC ms."""
-
-
-@dataclass(frozen=True)
-class TableResult:
-    """What was compared of one table, view or topic (``kafka_...``): ``rows`` wanted, and how many were
-
-    ``lost``: wanted and not there; ``doubled``: there more often than wanted, or wanted by nobody; ``wrong``: there
-    with other values. ``examples``: some of them, each a line.
-    """
-
-    table: str
-    rows: int
-    lost: int
-    doubled: int
-    wrong: int
-    examples: tuple[str, ...]
-
-
-@dataclass
-class _Tally:
-    """A result as it grows."""
-
-    table: str
-    rows: int = 0
-    lost: int = 0
-    doubled: int = 0
-    wrong: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def lose(self, where: object, what: str = "lost") -> None:
-        self.lost += 1
-        self._show(f"{where}: {what}")
-
-    def double(self, where: object, what: str = "nobody wants it") -> None:
-        self.doubled += 1
-        self._show(f"{where}: {what}")
-
-    def differ(self, where: object, differences: str) -> None:
-        self.wrong += 1
-        self._show(f"{where}: {differences}")
-
-    def compare(self, where: object, names: Iterable[str], stored: Iterable[Any], wanted: Iterable[Any]) -> None:
-        """Counts the row as wrong if a value differs."""
-        different = [
-            f"{name} stored {_short(have)} wanted {_short(want)}"
-            for name, have, want in zip(names, stored, wanted, strict=True)
-            if not _same(have, want)
-        ]
-        if different:
-            self.differ(where, ", ".join(different))
-
-    def result(self) -> TableResult:
-        return TableResult(self.table, self.rows, self.lost, self.doubled, self.wrong, tuple(self.examples))
-
-    def _show(self, line: str) -> None:
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(f"{self.table} {line}"[:600])
 
 
 def compare(
@@ -128,7 +88,8 @@ def compare(
         contextlib.closing(_consumer(settings)) as consumer,
     ):
         _require_known(client, settings)
-        run = _Run(settings, truth, client, repaired, refused)
+        # Before the tables: the fan log may only be behind them where time passes meanwhile.
+        run = _Run(settings, truth, client, Lives(settings, client, consumer), repaired, refused)
         results = [_kafka(consumer, settings, truth, topic) for topic in SOURCES]
         for topic in SOURCES:
             results += run.raw(topic)
@@ -136,6 +97,7 @@ def compare(
         results += [run.snapshot(table) for table in SNAPSHOTS]
         results += [run.viewers("minute"), run.viewers("hour")]
         results += run.rolling()
+        results += run.lives()
         return [tally.result() for tally in results]
 
 
@@ -144,6 +106,7 @@ _COMPARED = frozenset(
         *(f"raw_{topic}" for topic in SOURCES),
         *(f"events_{topic}" for topic in SOURCES),
         *SNAPSHOTS,
+        *compare_fans.COMPARED,
         "dead_letters",
         "checkpoints",
         "viewers_minute",
@@ -191,7 +154,13 @@ class _Run:
     """One comparison: the raw tables are read first, and with them the truth; what follows from it is kept."""
 
     def __init__(
-        self, settings: Settings, truth: TruthLog, client: Client, repaired: bool, refused: Callable[[Sent], bool]
+        self,
+        settings: Settings,
+        truth: TruthLog,
+        client: Client,
+        lives: Lives,
+        repaired: bool,
+        refused: Callable[[Sent], bool],
     ) -> None:
         self._settings = settings
         self._truth = truth
@@ -199,6 +168,7 @@ class _Run:
         self._repaired = repaired
         self._refused = refused
         self._figures = Figures(settings.time_zone)
+        self._lives = lives
         self._letters: dict[tuple[str, int, int], _Letter] = {}
         self._newest: dict[tuple[str, int], int | None] = {}
         self._ends: dict[tuple[str, int], int] = {}
@@ -208,9 +178,9 @@ class _Run:
 
     # Raw tables and their views.
 
-    def raw(self, topic: str) -> list[_Tally]:
+    def raw(self, topic: str) -> list[Tally]:
         """A raw table and the view of its events that count."""
-        raw, view = _Tally(f"raw_{topic}"), _Tally(f"events_{topic}")
+        raw, view = Tally(f"raw_{topic}"), Tally(f"events_{topic}")
         shown = self._view_columns(f"events_{topic}")
         partitions = {partition for name, partition in self._truth.partitions() if name == topic}
         for partition in sorted(partitions | set(range(self._settings.partitions))):
@@ -245,9 +215,11 @@ class _Run:
             if record.topic == "interactions":
                 self._figures.add(judged)
             yield judged
+            # Its row has told the fan's hash by now.
+            self._lives.add(judged, self._hashes.get(judged.event["fan_id"]))
 
     def _raw_partition(
-        self, tally: _Tally, topic: str, partition: int, shown: str, wanted: Iterator[Judged]
+        self, tally: Tally, topic: str, partition: int, shown: str, wanted: Iterator[Judged]
     ) -> dict[int, int | None]:
         """Compares one partition; returns, of its events that count, the digest that the view's row must have (None
         where the raw row is not there)."""
@@ -309,7 +281,7 @@ class _Run:
         return ", ".join(f"`{name}`" for name in names)
 
     def _view_partition(
-        self, tally: _Tally, topic: str, partition: int, shown: str, hashes: dict[int, int | None]
+        self, tally: Tally, topic: str, partition: int, shown: str, hashes: dict[int, int | None]
     ) -> None:
         tally.rows += len(hashes)
         for offset, digest in self._rows(
@@ -327,9 +299,9 @@ class _Run:
 
     # Dead letters and checkpoints.
 
-    def dead_letters(self) -> _Tally:
+    def dead_letters(self) -> Tally:
         """The table of refused records."""
-        tally = _Tally("dead_letters", len(self._letters))
+        tally = Tally("dead_letters", len(self._letters))
         missing = set(self._letters)
         names = ("appended_at", "size", "null_value", "value")
         for topic, partition, offset, reason, detail, appended, size, null, value in self._rows(
@@ -359,18 +331,18 @@ class _Run:
             tally.lose(f"{topic}[{partition}] offset {offset}")
         return tally
 
-    def dead_letter_topic(self, consumer: KafkaConsumer) -> _Tally:
+    def dead_letter_topic(self, consumer: KafkaConsumer) -> Tally:
         """The Kafka topic of refused records: each at least once, again only with the same bytes."""
-        tally = _Tally("kafka_dead_letters", len(self._letters))
+        tally = Tally("kafka_dead_letters", len(self._letters))
         missing = set(self._letters)
-        for record in _log(consumer, self._settings.topic_prefix + "dead_letters", 0):
+        for record in log(consumer, self._settings.topic_prefix + "dead_letters", 0):
             key = (record.key or b"").decode(errors="replace")
             topic, _, place = key.partition(":")
             partition, _, offset = place.partition(":")
             where = (topic, int(partition), int(offset)) if partition.isdigit() and offset.isdigit() else None
             letter = self._letters.get(where) if where is not None else None
             if where is None or letter is None:
-                tally.double(f"key {_short(key)}")
+                tally.double(f"key {short(key)}")
                 continue
             missing.discard(where)
             headers = dict(record.headers)
@@ -384,9 +356,9 @@ class _Run:
             tally.lose(f"key {topic}:{partition}:{offset}")
         return tally
 
-    def checkpoints(self) -> _Tally:
+    def checkpoints(self) -> Tally:
         """Every agent stands at the end of its logs, with their newest event time."""
-        tally = _Tally("checkpoints")
+        tally = Tally("checkpoints")
         wanted = {}
         for agent, topics in AGENTS.items():
             for topic in topics:
@@ -398,25 +370,29 @@ class _Run:
                         _NO_EVENT if newest is None else newest,
                     )
         tally.rows = len(wanted)
-        for *key, following, newest in self._rows(
-            "SELECT agent, topic, partition, fold_version, next_offset, toUnixTimestamp64Milli(newest) "
+        for *key, following, newest, inputs in self._rows(
+            "SELECT agent, topic, partition, fold_version, next_offset, toUnixTimestamp64Milli(newest), inputs "
             "FROM checkpoints FINAL",
             {},
         ):
             want = wanted.pop(tuple(key), None)
-            if want is None:
+            if want is not None:
+                tally.compare(key, ("next_offset", "newest", "inputs"), (following, newest, inputs), (*want, ""))
+            elif key[:2] != ["lifecycle", "fan_facts"] or key[2] >= self._settings.partitions or key[3] != 1:
                 tally.double(key)
-            else:
-                tally.compare(key, ("next_offset", "newest"), (following, newest), want)
         for each in wanted:
             tally.lose(each)
         return tally
 
+    def lives(self) -> list[Tally]:
+        """The life of fans: log, checkpoints, tables, views and topic."""
+        return self._lives.results(self._hashes, self._ends, self._newest)
+
     # Figures.
 
-    def snapshot(self, table: str) -> _Tally:
+    def snapshot(self, table: str) -> Tally:
         """A table of counts, FINAL."""
-        tally = _Tally(table)
+        tally = Tally(table)
         keys, values = SNAPSHOTS[table]
         forgets = table == "engagement_content_minute"
         wanted = self._figures.tables[table]
@@ -448,9 +424,9 @@ class _Run:
             tally.lose(dict(zip((*keys, "partition", "origin"), key, strict=True)))
         return tally
 
-    def viewers(self, grain: str) -> _Tally:
+    def viewers(self, grain: str) -> Tally:
         """Distinct viewers of each video by minute or hour."""
-        tally = _Tally(f"viewers_{grain}")
+        tally = Tally(f"viewers_{grain}")
         if grain == "minute":
             wanted = {key: len(fans) for key, fans in self._figures.viewers.items() if key[3] >= self._kept}
         else:
@@ -471,9 +447,9 @@ class _Run:
             tally.lose(each)
         return tally
 
-    def rolling(self) -> list[_Tally]:
+    def rolling(self) -> list[Tally]:
         """The rolling views: at moments that the events reach, and as they are now."""
-        creators, contents = _Tally("engagement_rolling_at"), _Tally("engagement_by_content_at")
+        creators, contents = Tally("engagement_rolling_at"), Tally("engagement_by_content_at")
         clock = int(time.time()) // 60 * 60
         minutes = {key[2] for key in self._figures.tables["engagement_creator_minute"]}
         newest = max((minute for minute in minutes if minute <= clock), default=clock) + 60
@@ -486,7 +462,7 @@ class _Run:
         for name, look in (("engagement_rolling", self._creators), ("engagement_by_content", self._contents)):
             while True:
                 before = self._minute()
-                tally = _Tally(name)
+                tally = Tally(name)
                 look(tally, name, before)
                 if self._minute() == before:
                     break
@@ -496,7 +472,7 @@ class _Run:
     def _minute(self) -> int:
         return int(self._client.query("SELECT toUnixTimestamp(toStartOfMinute(now()))").result_rows[0][0])
 
-    def _creators(self, tally: _Tally, view: str, at: int) -> None:
+    def _creators(self, tally: Tally, view: str, at: int) -> None:
         rows = self._figures.tables["engagement_creator_minute"]
         minutes = ((key[:2], key[2], row) for key, row in rows.items())
         viewers = ((key[:2], key[3], fans) for key, fans in self._figures.viewers.items())
@@ -504,7 +480,7 @@ class _Run:
         columns = ("plays", "likes", "comments", "shares", "favorites", "follows", "unfollows")
         self._spans(tally, view, at, ("platform", "creator_id"), columns, count, oracle.rolling(minutes, viewers, at))
 
-    def _contents(self, tally: _Tally, view: str, at: int) -> None:
+    def _contents(self, tally: Tally, view: str, at: int) -> None:
         rows = self._figures.tables["engagement_content_minute"]
         minutes = ((key[:3], key[3], row) for key, row in rows.items())
         count = oracle.CONTENT_VALUES.index
@@ -514,7 +490,7 @@ class _Run:
 
     def _spans(
         self,
-        tally: _Tally,
+        tally: Tally,
         view: str,
         at: int,
         keys: tuple[str, ...],
@@ -553,10 +529,7 @@ class _Run:
             tally.lose((*key, window, at))
 
     def _rows(self, query: str, parameters: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """Rows of a query, as they come."""
-        with self._client.query_arrow_stream(query, parameters=parameters, use_strings=True) as stream:
-            for batch in stream:
-                yield from pl.DataFrame(pl.from_arrow(batch)).iter_rows()
+        return stream(self._client, query, parameters)
 
 
 _SUMMED = ("plays", "watch_ms", "completions", "likes", "comments", "shares")
@@ -573,17 +546,6 @@ def _ratio(part: int, whole: int) -> float | None:
 def _about(stored: int, wanted: int) -> bool:
     """Whether an estimate of distinct fans is right: exactly for few, within half a percent for many."""
     return stored == wanted if wanted <= 200 else abs(stored - wanted) <= max(1, wanted * 0.005)
-
-
-def _same(stored: Any, wanted: Any) -> bool:
-    if isinstance(stored, float) and isinstance(wanted, float):
-        return math.isclose(stored, wanted, rel_tol=1e-12, abs_tol=1e-12)
-    return bool(stored == wanted)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _one_of(found: str, allowed: frozenset[str]) -> str:
@@ -614,28 +576,13 @@ def _consumer(settings: Settings) -> KafkaConsumer:
     )
 
 
-def _log(consumer: KafkaConsumer, topic: str, partition: int) -> Iterator[Any]:
-    """Every record of a partition, as a plain consumer reads them."""
-    here = TopicPartition(topic, partition)
-    consumer.assign([here])
-    end = consumer.end_offsets([here])[here]
-    consumer.seek(here, 0)
-    at, quiet = 0, time.monotonic()
-    while at < end:
-        for record in consumer.poll(1000).get(here, ()):
-            at, quiet = record.offset + 1, time.monotonic()
-            yield record
-        if time.monotonic() - quiet > 60:
-            raise FanpulseError(f"Kafka does not give {topic}[{partition}] beyond offset {at} of {end}", 1)
-
-
-def _kafka(consumer: KafkaConsumer, settings: Settings, truth: TruthLog, topic: str) -> _Tally:
+def _kafka(consumer: KafkaConsumer, settings: Settings, truth: TruthLog, topic: str) -> Tally:
     """A source topic: what a plain consumer reads is what the sender says. ``rows`` are those sent."""
-    tally = _Tally(f"kafka_{topic}")
+    tally = Tally(f"kafka_{topic}")
     wanted = {partition for name, partition in truth.partitions() if name == topic}
     for partition in range(settings.partitions):
         sent = truth.partition(topic, partition) if partition in wanted else iter(())
-        for record in _log(consumer, settings.topic_prefix + topic, partition):
+        for record in log(consumer, settings.topic_prefix + topic, partition):
             own = next(sent, None)
             where = f"[{partition}] offset {record.offset}"
             if own is None:

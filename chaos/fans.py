@@ -1,7 +1,7 @@
 """The life of every fan as the tables must have it: plain sequential Python, one pair and one day after the other.
 
 A pair is (partition, platform, creator id, fan id): one fan of one creator. Written from the definitions of the stages
-in DESIGN.md ("The life of a fan") and the comments of schemas/migrations; it shares no code with the pipeline.
+in DESIGN.md ("Stages of fans") and the comments of schemas/migrations; it shares no code with the pipeline.
 """
 
 import functools
@@ -112,11 +112,11 @@ class Fans:
         event = judged.event
         if event is not None and judged.counts:
             pair = (judged.sent.partition, event["platform"], event["creator_id"], event["fan_id"])
-            self.note(pair, judged.sent.topic, event["kind"], event["event_time"])
+            self.note(pair, event["kind"], event["event_time"])
 
-    def note(self, pair: Pair, topic: str, kind: str, at: int) -> None:
+    def note(self, pair: Pair, kind: str, at: int) -> None:
         """Takes in one event of a pair; ``at`` in UTC ms."""
-        unfollow = topic == "interactions" and kind == "unfollow"
+        unfollow = kind == "unfollow"
         if not unfollow and kind in self.rules.no_activity:
             return
         day = self.days.setdefault(pair, {}).setdefault(self.calendar.day(at), Day())

@@ -1,6 +1,7 @@
 """Real workers and what is known of them: started, killed, frozen, stopped; how far they are, and since when again."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -8,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from zoneinfo import ZoneInfo
 
 import psutil
 from clickhouse_connect.driver.client import Client
@@ -24,12 +27,11 @@ from infra.errors import FanpulseError
 from infra.home import Home
 from infra.settings import PREFIX, Settings
 from infra.stack import Stack
-from infra.topics import end_offsets
 from pipeline import checkpoint as checkpoints
-from pipeline.app import AGENTS
+from pipeline.app import AGENTS, READ
 from pipeline.recovery import Partition
 from pipeline.sink import FAILURES
-from schemas.topics import SOURCES
+from schemas.topics import LOGS, SOURCES
 
 DEADLINE = 120.0
 """Seconds that anything may take before a scenario gives up; a quiet machine needs a fraction of it."""
@@ -89,11 +91,39 @@ def _lowest(client: Client, partitions: int) -> dict[Partition, int]:
         (topic, partition): min(
             found.get((agent.name, topic, partition), -1) for agent in AGENTS if topic in agent.topics
         )
-        for topic in SOURCES
+        for topic in READ
         for partition in range(partitions)
     }
 
 
+def ends(settings: Settings, topics: Iterable[str] = READ) -> dict[Partition, int]:
+    """Kafka's end of every partition of topics that agents read."""
+    with contextlib.closing(kafka_admin(settings)) as admin:
+        return _ends(admin, settings, [(topic, number) for topic in topics for number in range(settings.partitions)])
+
+
+def _ends(admin: KafkaAdminClient, settings: Settings, places: Iterable[Partition]) -> dict[Partition, int]:
+    """Kafka's end of topics and partitions."""
+    wanted = {TopicPartition(settings.topic_prefix + topic, partition): topic for topic, partition in places}
+    found = admin.list_partition_offsets(dict.fromkeys(wanted, OffsetSpec.LATEST)) if wanted else {}
+    return {(wanted[place], place.partition): int(answer.offset) for place, answer in found.items()}
+
+
+def _reached_today(settings: Settings) -> bool:
+    """Whether every source has been heard of in the fan log, and has reached today or has had no event."""
+    zone = ZoneInfo(settings.time_zone)
+    today = datetime.now(zone) - timedelta(seconds=settings.allowed_lateness)
+    with database(settings) as client:
+        said = [json.loads(c.inputs or "{}") for c in checkpoints.read(client) if c.agent == "lifecycle"]
+    times = [each["reached"] for inputs in said for each in inputs.values()]
+    days = {datetime.fromtimestamp(at / 1000, zone).date() for at in times if at is not None}
+    return len(times) == settings.partitions * len(SOURCES) and all(day >= today.date() for day in days)
+
+
+QUIET = 2.0
+"""Seconds of quiet after which the wall clock moves the days of fans on, where a fleet is not told otherwise."""
+EVENTS_ONLY = 86_400.0
+"""As ``QUIET``: it never does, within a run."""
 IDLE = 25.0
 """Seconds after which a worker is taken to be left without partitions, if the others have them all."""
 
@@ -200,7 +230,7 @@ class Fleet:
         self._settings = settings
         self._logs = logs
         self._group = group
-        self._environment = {"flush_interval": 0.3, **environment}
+        self._environment: dict[str, object] = {"flush_interval": 0.3, "idle_after": QUIET, **environment}
         self._workers: dict[int, WorkerProcess] = {}
         self._all: list[WorkerProcess] = []
 
@@ -237,7 +267,7 @@ class Fleet:
     def begun(self, *indices: int) -> None:
         """Waits until these workers (none named: all) have restored their partitions, or the others have them all:
         shares are rounded up, so one may be left without."""
-        everything = len(SOURCES) * self._settings.partitions
+        everything = len(READ) * self._settings.partitions
         for index in indices or self.indices:
             worker, idle_at = self._workers[index], time.monotonic() + IDLE
 
@@ -267,8 +297,18 @@ class Fleet:
             worker.check()
 
     def stored(self, deadline: float = DEADLINE) -> None:
-        """Waits until every agent has stored all that Kafka holds now, while the workers live."""
-        wanted = end_offsets(self._settings)
+        """Waits until every agent has stored all that Kafka holds now, while the workers live: of the sources, and of
+        the logs that agents have written meanwhile. Where the wall clock moves days on (``QUIET``) it waits until it
+        has: until tomorrow nothing changes then."""
+        self._stored(SOURCES, deadline)
+        if float(str(self._environment["idle_after"])) == QUIET:
+            until(
+                lambda: _reached_today(self._settings), "today to be reached", self.check, deadline=deadline, pause=0.2
+            )
+        self._stored(LOGS, deadline)
+
+    def _stored(self, topics: tuple[str, ...], deadline: float) -> None:
+        wanted = ends(self._settings, topics)
 
         def done() -> bool:
             held = stored(self._settings)
@@ -348,16 +388,13 @@ class Recoveries:
         with self._lock:
             self._last = now
             still = {where for each in self._open for where, at in each.waiting.items() if now[where] <= at}
-        prefix = self._settings.topic_prefix
-        wanted = {TopicPartition(prefix + topic, partition): OffsetSpec.LATEST for topic, partition in still}
-        found = admin.list_partition_offsets(wanted) if wanted else {}
-        ends = {(tp.topic.removeprefix(prefix), tp.partition): info.offset for tp, info in found.items()}
+        end = _ends(admin, self._settings, still)
         moment = time.monotonic()
         with self._lock:
             for each in list(self._open):
                 each.waiting = {where: at for where, at in each.waiting.items() if now[where] <= at}
                 # What is at its end now may have something to do a moment later: then it waits on.
-                if all(now[where] >= ends.get(where, at + 1) for where, at in each.waiting.items()):
+                if all(now[where] >= end.get(where, at + 1) for where, at in each.waiting.items()):
                     each.found.append(moment - each.began)
                     self._open.remove(each)
 

@@ -1,11 +1,15 @@
 """The records that a feed sends: a made-up world in bad weather, and what a world does not do by itself."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
 from importlib.resources import files
 from random import Random
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,8 +27,13 @@ LARGEST = 65_536
 AHEAD_MS = 300_000
 """An event raises the newest event time at most so far beyond its append time, ms."""
 
+HISTORY_DAYS = 45
+"""Days of a history. With all else it stays within the 64 days that stages look back: no fact comes too late."""
 _SHUFFLE_MS = 20_000
 _KEPT = 300
+_SEEN = 300
+_GAPS = (1, 6, 7, 8, 13, 14, 15, 29, 30, 31)
+"""Days away after which it matters most whether it is one more or less."""
 _PROBE_FANS = 2_000
 _MARGIN = 1.05
 
@@ -35,7 +44,10 @@ class Mix(BaseModel):
     ``duplicates``, ``late``, ``malformed``: shares (0 to 1) of its events sent twice, sent late, and of broken
     records added. ``edge``: share of events added at the edges of the rules: exactly at the late horizon, one
     millisecond within and beyond it; ahead of the clock; ids that are nearly another's; every kind of event; odd
-    spelling. ``idle_topics``, ``idle_partitions``: get no record. ``hours``: event time that the run spans, up to now.
+    spelling. ``lives``: share of events added that stages hang on: a fan seen before comes back after days, unfollows,
+    does both on one day or in one millisecond, acts at the edge of a local day. ``idle_topics``, ``idle_partitions``:
+    get no record. ``hours``: event time that the run spans, up to now. ``history``: about so many records come before
+    that, of the 45 days before those hours: stages of fans change by absence too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,9 +56,19 @@ class Mix(BaseModel):
     late: float = Field(0.05, ge=0, le=1)
     malformed: float = Field(0.02, ge=0, le=1)
     edge: float = Field(0.01, ge=0, le=1)
+    lives: float = Field(0.02, ge=0, le=1)
     idle_topics: frozenset[str] = frozenset()
     idle_partitions: frozenset[int] = frozenset()
-    hours: float = Field(6, gt=0, le=24 * 30)
+    hours: float = Field(6, gt=0, le=24 * 7)
+    history: int = Field(0, ge=0)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a fan did for a creator, and when last (UTC ms)."""
+
+    record: "Record"
+    at: int
 
 
 class Record(NamedTuple):
@@ -62,10 +84,21 @@ class Record(NamedTuple):
 def world_records(
     settings: Settings, events: int, mix: Mix, seed: int, clock: Callable[[], int] = lambda: int(time.time() * 1000)
 ) -> Iterator[Record]:
-    """Records of a world in the order sent, without end: about ``events`` until now, UTC ms of ``clock``. They are out
-    of order by up to 20 seconds, within and across topics."""
+    """Records of a world in the order sent, without end: the mix's ``history``, and then about ``events`` until now.
+
+    They are out of order by up to 20 seconds, within and across topics. ``clock``: now, UTC ms.
+    """
     end = clock()
     start = end - int(mix.hours * HOUR_MS)
+    if mix.history:
+        yield from _world(settings, mix.history, mix, seed, start - HISTORY_DAYS * DAY_MS, start, start)
+    yield from _world(settings, events, mix, seed, start, end)
+
+
+def _world(
+    settings: Settings, events: int, mix: Mix, seed: int, start: int, end: int, until: float = math.inf
+) -> Iterator[Record]:
+    """About ``events`` records from ``start`` to ``end`` (UTC ms), and on like that ``until`` then."""
     rng = Random(seed)
     fans = max(50, events // 40)
     config = WorldConfig(
@@ -88,7 +121,7 @@ def world_records(
     world = World(config.model_copy(update={"rate_factor": factor}))
     step = max(_SHUFFLE_MS, (end - start) // 200)
     at = start
-    while True:
+    while at < until:
         due = []
         for partition in busy:
             for topic, records in world.records(partition, at, at + step).items():
@@ -132,6 +165,9 @@ class Additions:
         self._kept: dict[tuple[str, int], deque[Record]] = {}
         self._keys: dict[int, deque[bytes]] = {}
         self._ancient: deque[Record] = deque(maxlen=_KEPT)
+        self._zone = ZoneInfo(settings.time_zone)
+        self._fans: dict[int, list[_Seen]] = {}
+        self._met = 0
         self._number = 0
         self._tag = f"x{seed}-{self._clock():x}-"
         self._edges: tuple[Callable[[Record], list[Record]], ...] = (
@@ -151,9 +187,12 @@ class Additions:
             where = (record.topic, record.partition)
             self._kept.setdefault(where, deque(maxlen=_KEPT)).append(record)
             self._keys.setdefault(record.partition, deque(maxlen=_KEPT)).append(record.key)
+            if record.topic == "interactions":
+                self._see(record)
         mix = self._mix
         for share, make in (
             (mix.edge, self._edge),
+            (mix.lives, self._life),
             (mix.duplicates / 10, self._repeat),
             (mix.late / 10, self._old),
             (mix.malformed / 4, self._broken),
@@ -244,6 +283,63 @@ class Additions:
         """An event of any kind, of those that the contract gives as examples."""
         return [self._example(self._rng.choice(self._topics), record)]
 
+    # What the stages of fans follow from.
+
+    def _see(self, record: Record) -> None:
+        """Remembers who acts for whom: of all so far each with the same chance, so some are remembered for long."""
+        fans = self._fans.setdefault(record.partition, [])
+        self._met += 1
+        place = len(fans) if len(fans) < _SEEN else self._rng.randrange(self._met)
+        if place < _SEEN:
+            seen = _Seen(record, orjson.loads(record.value or b"")["event_time"])
+            fans[place : place + 1] = [seen]
+
+    def _life(self, record: Record) -> list[Record]:
+        """What one fan does now for a creator it knows, in any order."""
+        fans = self._fans.get(record.partition)
+        newest = self._newest("interactions", record.partition)
+        if not fans or newest is None:
+            return []
+        rng, away = self._rng, self._rng.choice(_GAPS)
+        at = newest - rng.randrange(self._behind // 2)
+        today = self._date(at)
+        some = rng.sample(fans, min(30, len(fans)))
+        seen = next((each for each in some if (today - self._date(each.at)).days == away), some[0])
+        seen.at = max(seen.at, at)
+        base = seen.record
+        way = rng.randrange(5)
+        if way == 0:
+            made = [self._act(base, at)]
+        elif way == 1:
+            made = [self._like(base, "event", event_time=at, kind="unfollow")]
+        elif way == 2:
+            # An action before, with, or after the unfollow, or on both sides of it.
+            made = [self._like(base, "event", event_time=at, kind="unfollow")]
+            for apart in rng.choice(((-1,), (0,), (1,), (-1, 1), (600_000,), (-600_000, 0))):
+                made.append(self._act(base, at + apart))
+        elif way == 3:
+            midnight = int(datetime.combine(self._date(newest), datetime.min.time(), self._zone).timestamp() * 1000)
+            label = "event" if midnight > newest - self._behind else "late"
+            made = [self._act(base, midnight, label), self._act(base, midnight - 1, label)]
+            made.append(self._like(base, label, event_time=midnight - rng.randrange(2), kind="unfollow"))
+        else:
+            made = [self._like(base, "event", event_time=at - n * 60_000, kind="unfollow") for n in range(2)]
+        rng.shuffle(made)
+        return made
+
+    def _act(self, base: Record, at: int, label: str = "event") -> Record:
+        """An action in any topic by the fan of ``base``, for the same creator."""
+        topic = self._rng.choice(("interactions", "interactions", *self._topics))
+        kept = self._kept.get((topic, base.partition))
+        if topic == "interactions" or not kept:
+            return self._like(base, label, event_time=at, kind="follow")
+        event = orjson.loads(base.value or b"")
+        own = {"creator_id": event["creator_id"], "platform": event["platform"], "event_time": at}
+        return self._like(self._rng.choice(kept), label, base.key, base.partition, **own)
+
+    def _date(self, at: int) -> date:
+        return datetime.fromtimestamp(at / 1000, self._zone).date()
+
     # Repeats, old events, broken records.
 
     def _repeat(self, record: Record) -> list[Record]:
@@ -269,7 +365,12 @@ class Additions:
             return []
         days = self._rng.choice((1, 2, 3, 3, 3, 5))
         moved = self._rng.choice((-60_000, -1, 0, 1, 60_000, self._rng.randrange(HOUR_MS)))
-        old = self._like(base, "late", event_time=self._clock() - days * DAY_MS + moved)
+        newest = self._newest(record.topic, record.partition)
+        at = self._rng.choice((self._clock(), newest or 0)) - days * DAY_MS + moved
+        # While the feed is far in the past, some of them would be ahead of it, and all that follows late.
+        if newest is None or at >= newest - self._behind:
+            return []
+        old = self._like(base, "late", event_time=at)
         self._ancient.append(old)
         return [old]
 
@@ -309,7 +410,11 @@ class Additions:
     def _example(self, topic: str, record: Record, **fields: Any) -> Record:
         event = orjson.loads(self._rng.choice(_examples(topic)))
         base = self._some(record)
-        about = self._clock() if base is None else orjson.loads(base.value or b"")["event_time"]
+        if base is None:
+            # Of a topic that has had nothing: about where another is. Now would make all that follows late.
+            about = self._newest(record.topic, record.partition) or self._clock()
+        else:
+            about = orjson.loads(base.value or b"")["event_time"]
         event |= {
             "event_id": self._id(),
             "event_time": about - self._rng.randrange(10 * 60_000),

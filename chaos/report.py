@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from chaos.compare import TableResult
+from chaos.tally import TableResult
 
 
 @dataclass

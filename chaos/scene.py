@@ -103,6 +103,10 @@ class Scene:
         feed.start()
         return feed
 
+    def days(self, events: int) -> Mix:
+        """A load that begins with a history of so many records, so that fans fall silent, leave and come back."""
+        return Mix(history=events, lives=0.05)
+
     def enough(self, feed: Feed, events: int) -> None:
         """Waits until the feed has sent so many records, then ends it."""
         feed.resume()

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline import app, worker
 from pipeline.agent import Agent, Keeper
+from pipeline.app import FACTS
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.transport import BlockApp, BlockConsumer
@@ -26,7 +27,10 @@ POINTS = {
     "recovery": "between two questions of its recovery",
     "fold": "after a fold took a block",
     "letters": "after dead letters went to Kafka, before their rows",
+    "log": "after facts went to the fan log, before the checkpoint",
+    "moves": "after moves of fans went to Kafka, before their rows",
     "part": "after part of a flush's tables",
+    "state": "after moves of fans were stored, before the state of the fans",
     "rows": "after all tables, before the checkpoints",
     "checkpoint": "after the checkpoints, before the report",
     "report": "after the report",
@@ -99,6 +103,8 @@ def _sink(fate: Fate) -> type[Sink]:
                     fate.reach("part")
                 done = super().insert(table, *args, **kwargs)
                 tables.stored += 1
+                if table == "fan_transitions":
+                    fate.reach("state")
                 return done
             tables.stored = 0
             fate.reach("rows")
@@ -121,7 +127,15 @@ def _agent(fate: Fate) -> type[Agent]:
                 report(*args)
                 fate.reach("report")
 
+            send: Callable[..., Any] = given.arguments["send"]
+            point = "log" if given.arguments["spec"].name == FACTS else "moves"
+
+            async def dying_send(*args: Any) -> None:
+                await send(*args)
+                fate.reach(point)
+
             given.arguments["report"] = dying_report
+            given.arguments["send"] = dying_send
             if keeper is not None:
                 letters = keeper.dead_letters
 

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from chaos.__main__ import run
-from chaos.compare import TableResult
 from chaos.report import Outcome, rows, show
 from chaos.scene import Scene
+from chaos.tally import TableResult
 from chaos.worker import POINTS
 from infra.stack import Stack
 

@@ -33,7 +33,7 @@ def history(did: str, reached: int = 0, rules: Rules = RULES) -> list[tuple[int,
         for number, act in enumerate(acts):
             at = (BEGIN + last) * DAY + (8 + number) * HOUR
             for kind in {"a": ("view",), "u": ("unfollow",), "x": ("unfollow", "view")}[act]:
-                fans.note(PAIR, "interactions", kind, at)
+                fans.note(PAIR, kind, at)
     return [
         (move.day - BEGIN, move.step, move.from_stage, move.to_stage, move.reason, move.resurrected)
         for move in fans.moves(PAIR, BEGIN + max(reached, last))
@@ -146,11 +146,11 @@ def test_moves_carry_the_moment_that_made_them_true() -> None:
     at = (BEGIN + 3) * DAY
     fans = Fans(Rules("Asia/Shanghai"))
     for kind, moment in (("like", at + 5), ("view", at), ("like", at + DAY), ("unfollow", at + 4), ("unfollow", at)):
-        fans.note(PAIR, "interactions", kind, moment)
+        fans.note(PAIR, kind, moment)
     assert fans.moves(PAIR, 0) == [Move(BEGIN + 3, 1, "none", "new", at, "arrived", 0)]
     midnights = [(BEGIN + day) * DAY - 8 * HOUR for day in (10, 11)]
     assert [move.at for move in fans.moves(PAIR, BEGIN + 11)] == [at, *midnights]
-    fans.note(PAIR, "interactions", "unfollow", at + DAY + 1)
+    fans.note(PAIR, "unfollow", at + DAY + 1)
     assert [move.at for move in fans.moves(PAIR, BEGIN + 4)] == [at, at + DAY + 1]
 
 
@@ -220,8 +220,8 @@ def test_events_of_every_topic_that_count_are_taken_in_and_no_others() -> None:
 
 def test_what_is_no_activity_is_a_setting() -> None:
     fans = Fans(Rules("UTC", no_activity=frozenset({"unfollow", "view"})))
-    fans.note(PAIR, "ad_events", "impression", 5)
-    fans.note(PAIR, "interactions", "view", 7)
+    fans.note(PAIR, "impression", 5)
+    fans.note(PAIR, "view", 7)
     assert fans.days == {PAIR: {0: Day(5, 5)}}
 
 
@@ -262,7 +262,7 @@ def test_moves_lead_from_stage_to_stage_as_the_definitions_say(did: Did, reached
     def made(order: Iterable[tuple[int, int, bool]]) -> list[Move]:
         fans = Fans(SHORT)
         for day, ms, unfollow in order:
-            fans.note(PAIR, "interactions", "unfollow" if unfollow else "view", day * DAY + ms)
+            fans.note(PAIR, "unfollow" if unfollow else "view", day * DAY + ms)
         assert fans.days[PAIR].keys() == {day for day, _, _ in did}
         return fans.moves(PAIR, reached)
 

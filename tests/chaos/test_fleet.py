@@ -9,10 +9,9 @@ import pytest
 from chaos.fleet import Fleet, Recoveries, Wrong, database, stored, until
 from infra.settings import Settings
 from infra.topics import ensure_topics
-from pipeline.app import AGENTS
+from pipeline.app import AGENTS, READ
 from pipeline.checkpoint import Checkpoint, frame
 from pipeline.migrate import migrate
-from schemas.topics import SOURCES
 
 
 def test_waiting_ends_with_what_was_waited_for() -> None:
@@ -61,7 +60,7 @@ def test_recovery_is_timed_until_every_partition_has_moved(settings: Settings) -
     every = {agent.name for agent in AGENTS}
     # Nothing is in the topics, so offsets below their ends are below 0.
     checkpoint(-9, every)
-    assert stored(settings) == {(topic, partition): -9 for topic in SOURCES for partition in range(4)}
+    assert stored(settings) == {(topic, partition): -9 for topic in READ for partition in range(4)}
     found: list[float] = []
     with Recoveries(settings) as recoveries:
         recoveries.begin(found)
