@@ -30,7 +30,7 @@ from pipeline.verify import verify
 from schemas.topics import SOURCES
 
 AGENTS = 3
-"""archive and engagement."""
+"""Agents on interactions: archive, engagement and facts."""
 PLAIN_EVENTS = 150_000
 """Events that the plain agent is given: it is slow, and its speed does not change with time."""
 

@@ -48,7 +48,7 @@ FACTS = "facts"
 
 
 def _facts(settings: Settings, topic: str, partition: int) -> Facts:
-    return Facts(topic, partition, settings.time_zone, tuple(settings.no_activity.split(",")))
+    return Facts(settings.database, topic, partition, settings.time_zone, tuple(settings.no_activity.split(",")))
 
 
 def _lifecycle(settings: Settings, topic: str, partition: int) -> Lifecycle:

@@ -1,8 +1,9 @@
 """The fan log: what the source topics say about fans, from agent ``facts`` to the agents that read it.
 
-A message is a line of JSON and then an Arrow stream. The line has ``source`` (topic, or ``repair``), ``start`` and
-``next`` (the source's offsets that it covers) and ``reached`` (event time the source has got to, UTC ms; null: it has
-had no event). Columns of the facts: ``offset`` (Int64, in the source), ``platform``, ``creator_id`` (String), ``fan``
+A message is a line of JSON and then an Arrow stream. The line has ``database`` (whose workers sent it: those of another
+database on the same topics may hash fans with another key), ``source`` (topic, or ``repair``), ``start`` and ``next``
+(the source's offsets that it covers) and ``reached`` (event time the source has got to, UTC ms; null: it has had no
+event). Columns of the facts: ``offset`` (Int64, in the source), ``platform``, ``creator_id`` (String), ``fan``
 (UInt64), ``at`` (Int64, event time, UTC ms), ``kind`` (String). A message without facts tells only that time passed.
 """
 
@@ -45,6 +46,7 @@ MESSAGE_FACTS = 20_000
 class Message:
     """One message, read (see above)."""
 
+    database: str
     source: str
     start: int
     next: int
@@ -60,7 +62,9 @@ class Input:
     reached: int | None
 
 
-def encode(source: str, start: int, next_offset: int, reached: int | None, facts: pl.DataFrame) -> list[bytes]:
+def encode(
+    database: str, source: str, start: int, next_offset: int, reached: int | None, facts: pl.DataFrame
+) -> list[bytes]:
     """Messages for the facts from ``start`` to before ``next_offset``, in the order of their offsets, of about
     ``MESSAGE_FACTS`` each: those of one offset stay together."""
     messages = []
@@ -73,7 +77,8 @@ def encode(source: str, start: int, next_offset: int, reached: int | None, facts
         if len(piece):
             piece.select(*SCHEMA).write_ipc_stream(body, compression="lz4")
         # Time has passed when all facts before it are there.
-        head = {"source": source, "start": start, "next": end, "reached": reached if last else None}
+        head = {"database": database, "source": source, "start": start, "next": end}
+        head["reached"] = reached if last else None
         messages.append(orjson.dumps(head) + b"\n" + body.getvalue())
         start = end
     return messages
@@ -87,7 +92,9 @@ def decode(value: bytes | None) -> Message:
         facts = pl.read_ipc_stream(body) if body else pl.DataFrame(schema=SCHEMA)
         if dict(facts.schema) != SCHEMA or line["source"] not in (*SOURCES, REPAIR):
             raise ValueError("it has another source or other columns")
-        return Message(line["source"], int(line["start"]), int(line["next"]), line["reached"], facts)
+        return Message(
+            str(line["database"]), line["source"], int(line["start"]), int(line["next"]), line["reached"], facts
+        )
     except (KeyError, OSError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise ValueError(str(error)) from None
 
@@ -130,6 +137,7 @@ class FanLog(Log):
     def __init__(
         self,
         partition: int,
+        database: str,
         time_zone: str,
         folds: dict[str, Fold],
         checkpoints: dict[str, int],
@@ -138,6 +146,7 @@ class FanLog(Log):
         on_batch: Callable[[Any, Batch, float], None] = lambda log, batch, seconds: None,
     ) -> None:
         super().__init__(TOPIC, partition, folds, checkpoints, position)
+        self._database = database
         self._zone = ZoneInfo(time_zone)
         self._inputs = dict(inputs)
         self._day = as_of(self._inputs, self._zone)
@@ -154,6 +163,8 @@ class FanLog(Log):
             except ValueError as error:
                 where = f"{TOPIC}[{self.partition}]: offset {offset}"
                 raise Broken(f"{where} is no message of the fan log ({error})") from None
+            if message.database != self._database:
+                continue
             facts = self._new(message, offset)
             if len(facts):
                 parts.append(facts)

@@ -231,7 +231,14 @@ class Recovery:
                     fold.restore_state(rows, fan_log.as_of(fan_log.read_inputs(known[name].inputs), zone))
             position = max(lowest, earliest[where])
             logs[where] = fan_log.FanLog(
-                partition, self._settings.time_zone, folds, own, position, inputs, self._on_batch
+                partition,
+                self._settings.database,
+                self._settings.time_zone,
+                folds,
+                own,
+                position,
+                inputs,
+                self._on_batch,
             )
         return logs
 

@@ -31,7 +31,8 @@ class Facts(Fold):
     ``no_activity`` are the kinds that are no action of the fan.
     """
 
-    def __init__(self, topic: str, partition: int, time_zone: str, no_activity: tuple[str, ...]) -> None:
+    def __init__(self, database: str, topic: str, partition: int, time_zone: str, no_activity: tuple[str, ...]) -> None:
+        self._database = database
         self._topic = topic
         self._partition = partition
         self._time_zone = time_zone
@@ -70,7 +71,7 @@ class Facts(Fold):
         if next_offset < start:
             return []
         self._told = NEVER if reached is None else fan_log.local_day(reached, self._zone)
-        messages = fan_log.encode(self._topic, start, next_offset, reached, facts)
+        messages = fan_log.encode(self._database, self._topic, start, next_offset, reached, facts)
         return [Output(fan_log.TOPIC, None, message, self._partition) for message in messages]
 
     def evict(self, oldest: int) -> None:

@@ -135,7 +135,7 @@ def test_facts_are_enough(events: list[Event], data: st.DataObject) -> None:
     """Over any blocks, flushes and restarts, also such as send again what was sent."""
     facts: list[tuple[int, str, int, str]] = []
     at, told, sent = 0, 0, 0
-    fold = Facts("interactions", 3, ZONE.key, NO_ACTIVITY)
+    fold = Facts("db", "interactions", 3, ZONE.key, NO_ACTIVITY)
     while at < len(events):
         upto = data.draw(st.integers(at + 1, len(events)))
         fold.apply(rows(events[at:upto]))
@@ -155,7 +155,7 @@ def test_facts_are_enough(events: list[Event], data: st.DataObject) -> None:
         if what == "crash":
             # The fan log has the message, the checkpoint does not tell of it.
             at = told
-            fold = Facts("interactions", 3, ZONE.key, NO_ACTIVITY)
+            fold = Facts("db", "interactions", 3, ZONE.key, NO_ACTIVITY)
             stored = [e for e in events[:told] if e.at >= max((x.at for x in events[:told]), default=0) - 2 * HOUR]
             fold.remember(known(stored))
             upto = sent
@@ -172,7 +172,7 @@ def test_facts_are_enough(events: list[Event], data: st.DataObject) -> None:
 
 
 def test_a_busy_fan_is_a_few_facts() -> None:
-    fold = Facts("interactions", 0, ZONE.key, NO_ACTIVITY)
+    fold = Facts("db", "interactions", 0, ZONE.key, NO_ACTIVITY)
     events = [Event(n, n % 10, "a", START + n, "like") for n in range(10_000)]
     for first in range(0, len(events), 1000):
         fold.apply(rows(events[first : first + 1000]))
@@ -192,7 +192,7 @@ def test_a_busy_fan_is_a_few_facts() -> None:
     ],
 )
 def test_other_topics_are_told_whole_but_impressions(topic: str, kinds: list[str], told: list[str]) -> None:
-    fold = Facts(topic, 0, ZONE.key, NO_ACTIVITY)
+    fold = Facts("db", topic, 0, ZONE.key, NO_ACTIVITY)
     events = [Event(n, 1, "a", START + n, kind) for n, kind in enumerate(kinds)]
     late = rows([Event(90, 1, "a", START, kinds[0])]).with_columns(pl.lit(1, pl.UInt8).alias("late"))
     repeat = rows([Event(91, 1, "a", START, kinds[0])]).with_columns(pl.lit(1, pl.UInt8).alias("duplicate"))
@@ -204,7 +204,7 @@ def test_other_topics_are_told_whole_but_impressions(topic: str, kinds: list[str
 
 
 def test_days_are_told_once() -> None:
-    fold = Facts("gifts", 0, ZONE.key, NO_ACTIVITY)
+    fold = Facts("db", "gifts", 0, ZONE.key, NO_ACTIVITY)
     assert fold.due(None)
     assert len(fold.outputs(5, 5, None)) == 1
     assert not fold.due(None)

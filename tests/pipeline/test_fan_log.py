@@ -51,23 +51,23 @@ def read(log: FanLog, *messages: bytes) -> list[tuple[int, str, int, str, int]]:
 
 
 def log(own: int = 0, position: int = 0, inputs: dict[str, Input] | None = None) -> FanLog:
-    return FanLog(0, ZONE, {"kept": Kept()}, {"kept": own}, position, inputs or {})
+    return FanLog(0, "db", ZONE, {"kept": Kept()}, {"kept": own}, position, inputs or {})
 
 
-def one(source: str, start: int, upto: int, reached: int | None, *offsets: int) -> bytes:
-    (message,) = fan_log.encode(source, start, upto, reached, facts(*offsets))
+def one(source: str, start: int, upto: int, reached: int | None, *offsets: int, database: str = "db") -> bytes:
+    (message,) = fan_log.encode(database, source, start, upto, reached, facts(*offsets))
     return message
 
 
 def test_messages_are_cut_between_offsets_and_say_the_time_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fan_log, "MESSAGE_FACTS", 2)
-    found = [fan_log.decode(m) for m in fan_log.encode("gifts", 3, 20, 99, facts(3, 4, 4, 4, 9, 11, 12))]
+    found = [fan_log.decode(m) for m in fan_log.encode("db", "gifts", 3, 20, 99, facts(3, 4, 4, 4, 9, 11, 12))]
     assert [(m.start, m.next, m.reached, m.facts["offset"].to_list()) for m in found] == [
         (3, 5, None, [3, 4, 4, 4]),
         (5, 12, None, [9, 11]),
         (12, 20, 99, [12]),
     ]
-    (empty,) = fan_log.encode("gifts", 3, 3, 5, facts())
+    (empty,) = fan_log.encode("db", "gifts", 3, 3, 5, facts())
     message = fan_log.decode(empty)
     assert (message.start, message.next, message.reached, len(message.facts)) == (3, 3, 5, 0)
 
@@ -82,6 +82,11 @@ def test_what_was_sent_twice_is_dropped_and_a_gap_is_noticed() -> None:
     ]
     with pytest.raises(Broken, match=r"a message of gifts begins at 13, but 12 was to come"):
         read(own, one("gifts", 13, 14, None, 13))
+
+
+def test_what_workers_of_another_database_sent_is_not_read() -> None:
+    own = log()
+    assert read(own, one("gifts", 50, 60, None, 50, database="other"), one("gifts", 4, 5, None, 4))[0][2] == 4
 
 
 def test_repairs_are_always_taken() -> None:
