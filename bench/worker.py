@@ -29,8 +29,6 @@ from pipeline.twin import columns, twin
 from pipeline.verify import verify
 from schemas.topics import SOURCES
 
-AGENTS = 3
-"""Agents on interactions: archive, engagement and facts."""
 PLAIN_EVENTS = 150_000
 """Events that the plain agent is given: it is slow, and its speed does not change with time."""
 
@@ -68,10 +66,22 @@ def bench(events: int, runs: int, say: Callable[[str], None], plain: bool = True
                     )
         if not plain:
             _report(result, done, events, size)
+        with rig.database(settings, "fanpulse_bench_without_fans") as own:
+            say("worker without the agents of fans")
+            _compare(result, done, _run(own, events, "bench.without_fans"), events)
     result.add(
         "load: Kafka producer", events / seconds, "events/s", "kafka-python, one process, with making the events"
     )
     return result
+
+
+def _compare(result: Result, runs: list[Run], without: Run, events: int) -> None:
+    """What facts and lifecycle cost: CPU of the worker with them and without, in one run of the bench."""
+    own = statistics.median(run.cpu["worker"] for run in runs)
+    left = without.cpu["worker"]
+    note = "facts and lifecycle; their share in the CPU of all that a worker does without them"
+    result.add("fans: CPU beside the rest", 100 * (own - left) / left, "%", note)
+    result.add("worker without fans: CPU", left / events * 1e6, "us/event", f"{events / without.seconds:,.0f} events/s")
 
 
 def _report(result: Result, runs: list[Run], events: int, size: float) -> None:
@@ -97,19 +107,24 @@ STAGES = {
     "decode": "bytes to judged rows, in the thread of the event loop",
     "archive": "its part of that thread",
     "engagement": "the fold, and taking the rows that changed, in that thread",
-    "polars": "its own thread, that both wait for: most of decode, a part of engagement",
-    "flush": "both flush threads: to Arrow, compressed, sent",
+    "facts": "what becomes a fact, in that thread",
+    "lifecycle": "stages and moves, rows and records of them, in that thread",
+    "polars": "its own thread, that all wait for: most of decode, a part of the folds",
+    "flush": "the flush threads: to Arrow, compressed, sent",
     "loop": "rest of the event loop: Faust",
     "fetch": "all other threads, mostly the Kafka client",
 }
 """Parts of the worker's CPU."""
+ON_LOOP = ("decode", "archive", "engagement", "facts", "lifecycle")
+"""Those in the thread of the event loop."""
+WORKER = "pipeline.worker"
 
 
-def _run(settings: Settings, events: int) -> Run:
-    with rig.process(settings, "pipeline.worker", "0") as worker:
+def _run(settings: Settings, events: int, module: str = WORKER) -> Run:
+    with rig.process(settings, module, "0") as worker:
         deadline = time.monotonic() + 60
         while not _holds_partitions(settings):
-            rig.still_runs(worker, settings, "pipeline.worker")
+            rig.still_runs(worker, settings, module)
             if time.monotonic() > deadline:
                 raise Wrong("the worker did not get its partitions within 60 s")
             time.sleep(0.01)
@@ -117,20 +132,22 @@ def _run(settings: Settings, events: int) -> Run:
         process = psutil.Process(worker.pid)
         before = _threads(process)
         with CpuSampler({"worker": worker.pid, **rig.pids(settings)}) as cpu:
-            ended = _await_end(settings, events, lambda: rig.still_runs(worker, settings, "pipeline.worker"))
+            ended = _await_end(settings, events, module == WORKER, lambda: rig.still_runs(worker, settings, module))
             main, polars = (now - then for now, then in zip(_threads(process), before, strict=True))
             stages = _stages(settings)
             time.sleep(0.1)
         used = cpu.used(started, ended)
-        on_loop = sum(stages.get(stage, 0.0) for stage in ("decode", "archive", "engagement"))
+        on_loop = sum(stages.get(stage, 0.0) for stage in ON_LOOP)
         stages["loop"] = max(0.0, main - on_loop)
         stages["polars"] = polars
         stages["fetch"] = max(0.0, used["worker"] - main - polars - stages.get("flush", 0.0))
         return Run(ended - started, {stage: stages.get(stage, 0.0) for stage in STAGES}, used)
 
 
-def _await_end(settings: Settings, events: int, look: Callable[[], None]) -> float:
-    """Waits until every agent has stored everything; returns when (seconds since the epoch) that was."""
+def _await_end(settings: Settings, events: int, fans: bool, look: Callable[[], None]) -> float:
+    """Waits until every agent, with those of fans or without, has stored everything; returns when (seconds since the
+    epoch) that was."""
+    agents = 3 if fans else 2
     deadline = time.monotonic() + 60 + events / 2_000
     with closing(clickhouse_client(settings)) as client:
         while True:
@@ -143,11 +160,11 @@ def _await_end(settings: Settings, events: int, look: Callable[[], None]) -> flo
                 "SELECT sum(JSONExtractInt(inputs, 'interactions', 'next')), max(toUnixTimestamp64Milli(written_at)) "
                 "FROM checkpoints FINAL WHERE agent = 'lifecycle'"
             ).result_rows
-            if rows == AGENTS * events == AGENTS * told:
+            if rows == agents * events and told == (events if fans else 0):
                 return max(float(ended), float(read)) / 1000
             look()
             if time.monotonic() > deadline:
-                raise Wrong(f"{rows // AGENTS:,} of {events:,} events were stored in time")
+                raise Wrong(f"{rows // agents:,} of {events:,} events were stored in time")
             time.sleep(0.25)
 
 
