@@ -76,6 +76,9 @@ class FanLog:
             raise ValueError(f"{source}: a fact that is not from {start} to before {following}")
         self.facts += [fact for fact in facts if fact.offset >= known]
         times = [at for at in (before, reached) if at is not None]
+        if before is None and reached is not None and self.day is not None:
+            # It begins with the past: for the day, it is where the others are.
+            times.append(min(at for _, at in self.inputs.values() if at is not None))
         self.inputs[source] = (max(known, following), max(times, default=None))
         self._pass()
         return facts

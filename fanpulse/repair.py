@@ -10,6 +10,9 @@ from fanpulse.context import print_json, settings
 from infra.errors import FanpulseError
 from pipeline.repair import repair as mend
 
+READ_WITHIN_S = 30.0
+"""Seconds that a worker has to read what a repair tells the fan log."""
+
 
 def repair(
     ctx: typer.Context,
@@ -27,14 +30,15 @@ def repair(
       fanpulse repair --from 2026-01-30 --to 2026-01-31
       fanpulse sql 'SELECT toDate(event_time) AS day, count() FROM raw_orders WHERE late AND NOT repaired GROUP BY 1'
     """
-    done = mend(settings(ctx), _day(first), _day(last))
+    done = mend(settings(ctx), _day(first), _day(last), patience=READ_WITHIN_S)
     if as_json:
         print_json(asdict(done))
         return
     for topic, events in done.events.items():
         typer.echo(f"{topic}: {events:,} late events are in the figures, {done.repeats[topic]:,} were repeats")
     if done.facts:
-        typer.echo(f"fan log: {done.facts:,} facts for stages and moves, which follow when a worker reads them")
+        follow = "are in stages and moves" if done.read else "wait for a worker: fanpulse worker"
+        typer.echo(f"fan log: {done.facts:,} facts {follow}")
     for table, rows in done.rows.items():
         typer.echo(f"{table}: {rows:,} rows")
 

@@ -104,6 +104,8 @@ def _no_activity(value: str) -> str:
         raise _bad(f"must be kinds of events, separated by commas; {strange[0]!r} is none, did you mean {near[0]!r}?")
     if "unfollow" not in named:
         raise _bad("must name unfollow: a fan who leaves would count as active")
+    if "impression" not in named:
+        raise _bad("must name impression: what a fan is shown is not written to the fan log")
     return ",".join(named)
 
 

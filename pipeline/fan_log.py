@@ -192,6 +192,9 @@ class FanLog(Log):
                 )
             facts = facts.filter(pl.col("offset") >= next_offset)
             times = [at for at in (reached, message.reached) if at is not None]
+            if message.reached is not None and reached is None and self._day is not None:
+                # Its first event may be older than what others have long reached; the day never goes back.
+                times += [min(each.reached for each in self._inputs.values() if each.reached is not None)]
             self._inputs[message.source] = Input(max(next_offset, message.next), max(times, default=None))
         day = pl.col("at").cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(self._zone.key).dt.date().to_physical()
         return facts.select(

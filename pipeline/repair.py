@@ -1,6 +1,7 @@
 """Takes into the figures what came too late for the stream, by the same SQL that defines them."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -24,23 +25,30 @@ _ANSWER_S = 60.0
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair did: late events of each topic now in the figures, repeats that were not, rows written, and facts
-    sent to the fan log."""
+    """What a repair did: late events of each topic now in the figures, repeats that were not, rows written, facts sent
+    to the fan log, and whether they have been read there."""
 
     events: dict[str, int]
     repeats: dict[str, int]
     rows: dict[str, int]
     facts: int
+    read: bool
 
 
-def repair(settings: Settings, first: date, last: date, report: Callable[[str], None] = lambda line: None) -> Repaired:
+def repair(
+    settings: Settings,
+    first: date,
+    last: date,
+    report: Callable[[str], None] = lambda line: None,
+    patience: float = 0.0,
+) -> Repaired:
     """Repairs the local calendar days ``first`` to ``last``, both included.
 
     Whole days, because the widest bucket is a day: a row written by a repair is the exact fold of all late events of
     its key below the archive's checkpoint, so a second repair, or one after a crash, writes the same or a better row.
     Stream rows are never touched. First the late records are settled (a late event may repeat another), then every
     table of every fold gets its rows, and what agents on the fan log must know is sent there: to have it twice changes
-    nothing.
+    nothing. For ``patience`` seconds it waits until they have read it.
 
     Raises:
         InfraError: ClickHouse or Kafka does not answer.
@@ -60,6 +68,7 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
             raise FanpulseError("nothing is stored yet, so nothing can be repaired: start a worker (fanpulse worker)")
         checkpoints.require_same(settings, stored)
         events, repeats, rows, facts = {}, {}, {}, 0
+        sent: dict[int, int] = {}
         for topic in SOURCES:
             until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
             if not until:
@@ -76,7 +85,7 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
             events[topic], repeats[topic] = _settled(client, topic, parameters)
             if events[topic] and any(c.topic == fan_log.TOPIC for c in stored):
                 report(f"telling the fan log of late {topic}")
-                facts += _tell(settings, client, topic, parameters)
+                facts += _tell(settings, client, topic, parameters, sent)
             for agent, (fold, source) in FOLDS.items():
                 if source != topic:
                     continue
@@ -90,7 +99,10 @@ def repair(settings: Settings, first: date, last: date, report: Callable[[str], 
                         parameters=parameters,
                     )
                     rows[table.name] = int(client.query(f"SELECT count() {found}", parameters).result_rows[0][0])
-        return Repaired(events, repeats, rows, facts)
+        end = time.monotonic() + patience
+        while not (read := _read(client, sent)) and time.monotonic() < end:
+            time.sleep(0.2)
+        return Repaired(events, repeats, rows, facts, read)
     finally:
         client.close()
 
@@ -157,8 +169,9 @@ def _settled(client: Client, topic: str, parameters: dict[str, object]) -> tuple
     return int(events), int(repeats)
 
 
-def _tell(settings: Settings, client: Client, topic: str, parameters: dict[str, object]) -> int:
-    """Sends the late events that count now to the fan log; returns how many."""
+def _tell(settings: Settings, client: Client, topic: str, parameters: dict[str, object], upto: dict[int, int]) -> int:
+    """Sends the late events that count now to the fan log; returns how many. ``upto`` gets, by partition, the offset of
+    the last message."""
     arrow = client.query_arrow(
         "SELECT partition, `offset`, toString(platform) AS platform, creator_id, fan, "
         "toUnixTimestamp64Milli(event_time) AS at, toString(kind) AS kind "
@@ -175,7 +188,14 @@ def _tell(settings: Settings, client: Client, topic: str, parameters: dict[str, 
         ]
         try:
             for each in sent:
-                each.get(timeout=_ANSWER_S)
+                place = each.get(timeout=_ANSWER_S)
+                upto[place.partition] = max(place.offset, upto.get(place.partition, -1))
         except KafkaError as error:
             raise InfraError(f"Kafka did not take the late {topic} ({error}); repair these days again") from None
     return len(facts)
+
+
+def _read(client: Client, sent: dict[int, int]) -> bool:
+    """Whether everything sent has been read from the fan log, and is in the tables."""
+    following = {c.partition: c.next_offset for c in checkpoints.read(client) if c.topic == fan_log.TOPIC}
+    return all(following.get(partition, 0) > offset for partition, offset in sent.items())

@@ -114,6 +114,16 @@ def test_a_day_comes_when_all_sources_have_reached_it() -> None:
     assert read(own, *(one(source, 0, 3, MIDNIGHT - DAY) for source in others)) == []
 
 
+def test_a_source_that_begins_with_the_past_takes_the_day_back_for_nobody() -> None:
+    own = log()
+    quiet, *others = SOURCES
+    read(own, one(quiet, 0, 0, None), *(one(source, 0, 1, MIDNIGHT) for source in others))
+    block = Block("fan_facts", 0, 4, 5, np.array([4]), np.array([0]), [one(quiet, 0, 9, MIDNIGHT - 5 * DAY, 3)])
+    inputs = fan_log.read_inputs(own.read(Delivery(block, own)).inputs)
+    assert inputs[quiet] == Input(9, MIDNIGHT)
+    assert fan_log.as_of(inputs, ZoneInfo(ZONE)) == MIDNIGHT // DAY + 1
+
+
 def test_it_goes_on_from_its_checkpoint() -> None:
     own = log()
     read(own, *(one(source, 0, 5, MIDNIGHT, 0, 4) for source in SOURCES))
