@@ -646,6 +646,64 @@ def test_badges_are_there_at_once_and_follow_the_settings(settings: Settings, cl
 
 
 @pytest.mark.stack
+def test_an_advertisement_counts_for_exactly_a_day(settings: Settings, client: Client) -> None:
+    """Where clicks are no actions; those of the second before do not count any more, those after the action never."""
+    here = settings.model_copy(update={"no_activity": "click,impression,unfollow"})
+    touches = {7: NOON - DAY, 8: NOON - DAY - timedelta(milliseconds=1), 9: NOON, 10: NOON + timedelta(milliseconds=1)}
+    pairs: dict[int, Pair] = {fan: ("douyin", "c1", fan) for fan in touches}
+    clicks = [
+        Event("ad_events", at, pairs[fan], "click", {"campaign_id": f"k{fan}", "audience": "a"})
+        for fan, at in touches.items()
+    ]
+    Raw(client).add([*(view(pair, NOON) for pair in pairs.values()), *clicks])
+    refresh(here, client, NOON + DAY)
+    assert ask(settings, "SELECT fan, campaign_id FROM fan_profiles ORDER BY fan") == [
+        (7, "k7"), (8, ""), (9, "k9"), (10, "")
+    ]  # fmt: skip
+
+
+@pytest.mark.stack
+def test_a_click_of_the_day_before_that_comes_late_is_still_found(settings: Settings, client: Client) -> None:
+    here, raw = settings.model_copy(update={"no_activity": "click,unfollow"}), Raw(client)
+    raw.add([view(FAN, NOON)])
+    refresh(here, client, NOON + 5 * DAY)
+    raw.add([Event("ad_events", NOON - timedelta(hours=23), FAN, "click", {"campaign_id": "k", "audience": "a"})])
+    refresh(here, client, NOON + 5 * DAY)
+    assert ask(settings, "SELECT campaign_id FROM fan_profiles") == [("k",)]
+
+
+@pytest.mark.stack
+def test_the_heat_map_is_of_four_whole_weeks(settings: Settings, client: Client) -> None:
+    Raw(client).add([view(FAN, NOON + n * DAY) for n in (0, 1, 28, 29)])
+    refresh(settings, client, NOON + 29 * DAY)
+    cells = ask(settings, "SELECT weekday, hour, actions FROM fan_heat_map WHERE actions > 0")
+    assert cells == [(6, 12, 1), (7, 12, 1)], "the 1st and the 28th day, a Sunday and a Saturday"
+
+
+@pytest.mark.stack
+def test_who_acts_and_leaves_in_one_moment_has_left(settings: Settings, client: Client) -> None:
+    later: Pair = ("douyin", "c1", 8)
+    left = [Event("interactions", NOON, pair, "unfollow", {"content_id": ""}) for pair in (FAN, later)]
+    Raw(client).add([view(FAN, NOON), view(later, NOON + timedelta(milliseconds=1)), *left])
+    refresh(settings, client, NOON)
+    assert ask(settings, "SELECT fan, active FROM fan_profiles ORDER BY fan") == [(7, 0), (8, 1)]
+    assert ask(settings, "SELECT fan, tags FROM fan_value_now ORDER BY fan") == [(7, []), (8, ["active"])]
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("n", [1, 7, 14, 30])
+def test_retention_is_known_once_the_day_is_over_for_the_whole_week(settings: Settings, client: Client, n: int) -> None:
+    """The fan comes on a Saturday; who came on the Sunday could still act on the day after n days."""
+    sunday = NOON + DAY
+    Raw(client).add([view(FAN, NOON), view(FAN, NOON + n * DAY)])
+    figures = f"SELECT retained_{n}, retention_{n}, returning_{n} FROM fan_cohorts WHERE by = 'all'"
+    refresh(settings, client, sunday + n * DAY)
+    assert ask(settings, figures) == [(None, None, None)]
+    refresh(settings, client, sunday + (n + 1) * DAY)
+    assert ask(settings, figures) == [(1, 1.0, 1.0)]
+
+
+@pytest.mark.stack
 def test_what_repair_takes_in_makes_its_day_due(settings: Settings, client: Client) -> None:
     raw = Raw(client)
     old = view(FAN, NOON, late=0)
