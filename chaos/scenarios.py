@@ -501,22 +501,19 @@ def _days(scene: Scene) -> tuple[date, date]:
     return first - timedelta(days=1), last + timedelta(days=1)
 
 
-LONGEST = 160_000
-"""Milliseconds of watching from which on the operator's constraint of ``poison`` refuses an interaction: some 0.3 %. Of
-more than some 20 a second workers cannot find all while they come."""
-
-
 def poison(scene: Scene) -> None:
     """Malformed records of every kind, and an operator's constraint that makes ClickHouse refuse valid ones."""
+    # Milliseconds of watching. Of more than some 20 refused rows a second workers cannot find all while they come.
+    longest = scene.pick(60_000, 160_000)
 
     def refused(sent: Sent) -> bool:
         if sent.topic != "interactions" or sent.value is None or sent.label not in ACCEPTED:
             return False
-        return int(json.loads(sent.value).get("watch_ms") or 0) >= LONGEST
+        return int(json.loads(sent.value).get("watch_ms") or 0) >= longest
 
     scene.refused = refused
     with database(scene.settings) as client:
-        client.command(f"ALTER TABLE raw_interactions ADD CONSTRAINT short CHECK ifNull(watch_ms, 0) < {LONGEST}")
+        client.command(f"ALTER TABLE raw_interactions ADD CONSTRAINT short CHECK ifNull(watch_ms, 0) < {longest}")
     feed = scene.load(10_000_000, scene.rate, Mix(malformed=0.05))
     with Fleet(scene.settings, scene.logs, dead_letter_limit=0.9) as fleet:
         for index in (0, 1):
