@@ -186,7 +186,7 @@ class FanTables:
             GROUP BY platform, creator_id
         """
         wanted = f"""
-            SELECT platform, creator_id, toInt64(uniqExact(fan)) AS fans, 0 AS negative
+            SELECT platform, creator_id, toInt64(uniqExact(partition, fan)) AS fans, 0 AS negative
             FROM {self._events}
             WHERE NOT has({{no_activity:Array(String)}}, kind) AND {_WITHIN} AND {self._comparable}
             GROUP BY platform, creator_id
