@@ -479,10 +479,10 @@ def bad_input(scene: Scene) -> None:
         scene.judge()
         scene.say("repairing")
         days = _days(scene)
-        done = repair(scene.settings, *days)
+        done = repair(scene.settings, *days, patience=DEADLINE)
         scene.drain(fleet)
         scene.judge(repaired=True)
-        again = repair(scene.settings, *days)
+        again = repair(scene.settings, *days, patience=DEADLINE)
         if again != done:
             scene.outcome.failures.append("a second repair did something else than the first")
         scene.drain(fleet)
