@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -32,7 +32,7 @@ class Repaired:
     repeats: dict[str, int]
     rows: dict[str, int]
     facts: int
-    read: bool
+    read: bool = field(compare=False)
 
 
 def repair(
