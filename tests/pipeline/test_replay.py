@@ -294,7 +294,7 @@ def test_letters_are_mended_sent_again_and_counted_once(
             (2, 1)
         ]
         for _ in range(2):
-            repair(settings, day, day)
+            repair(settings, day, day, patience=60)
         verified(settings)
         assert ask(settings, "SELECT count() FROM events_interactions WHERE event_id LIKE 'b%'") == [(8,)]
         assert ask(settings, "SELECT count() FROM dead_letters FINAL") == [(8,)]
