@@ -38,7 +38,8 @@ def test_only_the_records_that_clickhouse_refuses_become_dead_letters(settings: 
         send(settings, "interactions", made[:1000])
         await_stored(settings, [worker])
         worker.kill()
-    command(settings, "ALTER TABLE checkpoints DELETE WHERE agent = 'archive' SETTINGS mutations_sync = 1")
+    archive = "agent = 'archive' AND topic = 'interactions'"
+    command(settings, f"ALTER TABLE checkpoints DELETE WHERE {archive} SETTINGS mutations_sync = 1")
     command(settings, ADD)
     with WorkerProcess(settings, tmp_path / "second") as worker:
         for index in range(1000, len(made), 400):
