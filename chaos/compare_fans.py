@@ -166,9 +166,9 @@ class Lives:
         if event is None or not judged.counts:
             return
         what = (event["platform"], event["creator_id"], fan, event["event_time"], event["kind"])
-        if judged.late:
-            self._told.pop((sent.partition, REPAIR, *what), None)
-        elif self._told.get((sent.partition, sent.topic, *what), -1) >= sent.offset:
+        # A repair tells of late events, and of actions that came after a late unfollow.
+        self._told.pop((sent.partition, REPAIR, *what), None)
+        if not judged.late and self._told.get((sent.partition, sent.topic, *what), -1) >= sent.offset:
             # It may be told later than it came, when it begins to matter.
             del self._told[sent.partition, sent.topic, *what]
 

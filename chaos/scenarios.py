@@ -506,7 +506,7 @@ def _days(scene: Scene) -> tuple[date, date]:
 def poison(scene: Scene) -> None:
     """Malformed records of every kind, and an operator's constraint that makes ClickHouse refuse valid ones."""
     # Milliseconds of watching. Of more than some 20 refused rows a second workers cannot find all while they come.
-    longest = scene.pick(45_000, 160_000)
+    longest = scene.pick(120_000, 160_000)
 
     def refused(sent: Sent) -> bool:
         if sent.topic != "interactions" or sent.value is None or sent.label not in ACCEPTED:

@@ -113,10 +113,11 @@ def _midnight_after(day: date, zone: ZoneInfo) -> datetime:
 
 
 _BELOW = f"`offset` < {UNTIL}"
-_RANGE = (
-    "late = 1 AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
-    f"AND event_time < fromUnixTimestamp64Milli({{before:Int64}}, 'UTC') AND {_BELOW}"
+_IN_DAYS = (
+    "event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
+    "AND event_time < fromUnixTimestamp64Milli({before:Int64}, 'UTC')"
 )
+_RANGE = f"late = 1 AND {_IN_DAYS} AND {_BELOW}"
 
 
 def _counted(topic: str) -> str:
@@ -150,8 +151,7 @@ def _settle(client: Client, topic: str, parameters: dict[str, object]) -> None:
         (
             SELECT partition AS on_partition, event_id AS id, event_time AS at, min(`offset`) AS first
             FROM raw_{topic}
-            WHERE event_time >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
-                AND event_time < fromUnixTimestamp64Milli({{before:Int64}}, 'UTC')
+            WHERE {_IN_DAYS}
                 AND (partition, event_id) IN (SELECT partition, event_id FROM raw_{topic} WHERE {_RANGE})
             GROUP BY partition, event_id, event_time
         ) AS seen ON raw.partition = on_partition AND raw.event_id = id AND raw.event_time = at
@@ -170,14 +170,24 @@ def _settled(client: Client, topic: str, parameters: dict[str, object]) -> tuple
 
 
 def _tell(settings: Settings, client: Client, topic: str, parameters: dict[str, object], upto: dict[int, int]) -> int:
-    """Sends the late events that count now to the fan log; returns how many. ``upto`` gets, by partition, the offset of
-    the last message."""
+    """Sends the late events that count now to the fan log, and what they make matter; returns how many facts.
+    ``upto`` gets, by partition, the offset of the last message."""
+    late = f"{_RANGE} AND repaired = 1 AND duplicate = 0"
+    wanted = f"{late} AND kind != 'impression'"
+    if topic == "interactions":
+        # The log has not the last action of every day; but that it came after an unfollow must be known.
+        day = "partition, platform, creator_id, fan, toDate(event_time, {time_zone:String})"
+        left = f"SELECT {day} FROM raw_{topic} FINAL WHERE {late} AND kind = 'unfollow'"
+        wanted = f"""({wanted}) OR (partition, `offset`) IN (
+            SELECT partition, argMax(`offset`, event_time) FROM raw_{topic} FINAL
+            WHERE duplicate = 0 AND (late = 0 OR repaired = 1) AND NOT has({{no_activity:Array(String)}}, kind)
+                AND {_IN_DAYS} AND {_BELOW} AND ({day}) IN ({left})
+            GROUP BY {day})"""
     arrow = client.query_arrow(
         "SELECT partition, `offset`, toString(platform) AS platform, creator_id, fan, "
         "toUnixTimestamp64Milli(event_time) AS at, toString(kind) AS kind "
-        f"FROM raw_{topic} FINAL WHERE {_RANGE} AND repaired = 1 AND duplicate = 0 AND kind != 'impression' "
-        "ORDER BY partition, `offset`",
-        parameters=parameters,
+        f"FROM raw_{topic} FINAL WHERE {_IN_DAYS} AND ({wanted}) ORDER BY partition, `offset`",
+        parameters=parameters | {"no_activity": settings.no_activity.split(",")},
     )
     facts = pl.DataFrame(pl.from_arrow(arrow))
     with contextlib.closing(kafka_producer(settings)) as producer:

@@ -28,6 +28,9 @@ class Facts(Fold):
     last unfollow, and whether an action came after it. That needs each such day's first and last action and last
     unfollow, for as long as an event of that time may still be on time.
 
+    An unfollow that is late is a repair's to tell; but that an action came after it will matter then, so such an action
+    is told as well, if it is known here or comes later. Those of before are a repair's to tell, too.
+
     ``no_activity`` are the kinds that are no action of the fan.
     """
 
@@ -53,12 +56,14 @@ class Facts(Fold):
         return len(self._days)
 
     def apply(self, rows: pl.DataFrame) -> None:
-        rows = rows.filter((pl.col("late") == 0) & (pl.col("duplicate") == 0))
+        late_unfollow = (pl.col("kind") == "unfollow") & (pl.col("late") == 1)
+        rows = rows.filter((pl.col("late") == 0) & (pl.col("duplicate") == 0) | late_unfollow)
         if self._topic == "ad_events":
             rows = rows.filter(pl.col("kind") != "impression")
         if len(rows):
-            facts = rows.select("offset", "platform", "creator_id", "fan", pl.col("event_time").alias("at"), "kind")
-            facts = self._few(facts) if self._topic == "interactions" else facts
+            at = pl.col("event_time").alias("at")
+            facts = rows.select("offset", "platform", "creator_id", "fan", at, "kind", "late")
+            facts = self._few(facts) if self._topic == "interactions" else facts.drop("late")
             if len(facts):
                 self._pending.append(facts)
 
@@ -83,14 +88,14 @@ class Facts(Fold):
         self._days.merge(days)
 
     def _few(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Of interactions, those that must be told."""
-        at, offset, kind = pl.col("at"), pl.col("offset"), pl.col("kind")
+        """Of interactions, those that must be told. All that are late are unfollows."""
+        at, offset, kind, late = pl.col("at"), pl.col("offset"), pl.col("kind"), pl.col("late") == 1
         day = at.cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(self._time_zone).dt.date().to_physical()
-        action, unfollow = kind.is_in(self._actions), kind == "unfollow"
+        action, unfollow = kind.is_in(self._actions), (kind == "unfollow") & ~late
         order = at.filter(action)
         found = (
             events.lazy()
-            .filter(action | unfollow)
+            .filter(action | unfollow | late)
             .with_columns(day.cast(pl.Int32).alias("day"))
             .group_by(_KEYS)
             .agg(
@@ -101,6 +106,7 @@ class Facts(Fold):
                 kind.filter(action).get(order.arg_max()).alias("last_kind"),
                 at.filter(unfollow).max().alias("unfollow"),
                 offset.filter(unfollow).get(at.filter(unfollow).arg_max()).alias("unfollow_offset"),
+                at.filter(late).max().alias("late_unfollow"),
                 offset.max().alias("upto"),
             )
             .collect()
@@ -111,6 +117,10 @@ class Facts(Fold):
         left = after.unfollow > before.unfollow
         followed = (after.unfollow > NEVER) & (after.last > after.unfollow)
         told = ~left & (before.last > before.unfollow) & (before.unfollow > NEVER)
+        left_late = found["late_unfollow"].fill_null(NEVER).to_numpy()
+        followed_late = (left_late > NEVER) & (after.last > left_late)
+        # No action that is known came after it, so the next one must be told: as if it were the first.
+        self._days.reopen(found.filter((left_late > NEVER) & ~followed_late))
         parts = [
             found.filter(first).select(
                 pl.col("first_offset").alias("offset"),
@@ -128,7 +138,7 @@ class Facts(Fold):
             found.with_columns(
                 pl.col("upto").alias("offset"), pl.Series("at", after.last), pl.Series("kind", after.kinds(), pl.String)
             )
-            .filter(followed & ~told)
+            .filter(followed & ~told | followed_late)
             .select("offset", *pair, "at", "kind"),
         ]
         return pl.concat(parts).select(*fan_log.SCHEMA).sort("offset", "at", "kind")
@@ -200,6 +210,11 @@ class PairDays:
         after.unfollow = np.maximum(before.unfollow, found["unfollow"].fill_null(NEVER).to_numpy())
         self._state.put(rows, after)
         return before, after
+
+    def reopen(self, found: pl.DataFrame) -> None:
+        """Forgets the first actions of these pair-days."""
+        if len(found):
+            self._state.first[self._rows(found)] = _NONE_FIRST
 
     def evict(self, oldest: int) -> None:
         """Forgets pair-days whose last event is before this event time; done once in a while, for all at once."""

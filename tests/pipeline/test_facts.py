@@ -22,13 +22,14 @@ NO_ACTIVITY = ("impression", "refunded", "unfollow", "product_exposure")
 
 @dataclass(frozen=True)
 class Event:
-    """An event that counts."""
+    """An event, the first of its kind; a late one counts when it is repaired."""
 
     offset: int
     fan: int
     creator: str
     at: int
     kind: str
+    late: bool = False
 
 
 def rows(events: Iterable[Event]) -> pl.DataFrame:
@@ -41,7 +42,7 @@ def rows(events: Iterable[Event]) -> pl.DataFrame:
             "fan": [e.fan for e in listed],
             "event_time": [e.at for e in listed],
             "kind": [e.kind for e in listed],
-            "late": [0 for _ in listed],
+            "late": [int(e.late) for e in listed],
             "duplicate": [0 for _ in listed],
         },
         schema={
@@ -113,28 +114,51 @@ def known(fold_events: list[Event]) -> pl.DataFrame:
 KINDS = ["view", "like", "unfollow", "unfollow", "product_exposure", "follow"]
 
 
+HORIZON = 2 * HOUR
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[Event]:
-    times = draw(st.lists(st.integers(0, 8), min_size=1, max_size=40))
-    return [
-        Event(
-            offset,
-            draw(st.integers(1, 2)),
-            draw(st.sampled_from(["a", "b"])),
-            # Forward by and by, and up to two hours back.
-            START + offset * HOUR // 4 - back * HOUR // 4,
-            draw(st.sampled_from(KINDS)),
+    events: list[Event] = []
+    newest = START
+    for offset, back in enumerate(draw(st.lists(st.integers(0, 24), min_size=1, max_size=40))):
+        # Forward by and by, and back, within the horizon and beyond it.
+        at = START + offset * HOUR // 4 - back * HOUR // 4
+        newest = max(newest, at)
+        events.append(
+            Event(
+                offset,
+                draw(st.integers(1, 2)),
+                draw(st.sampled_from(["a", "b"])),
+                at,
+                draw(st.sampled_from(KINDS)),
+                at < newest - HORIZON,
+            )
         )
-        for offset, back in enumerate(times)
-    ]
+    return events
 
 
-@settings(max_examples=300, deadline=None)
+def repaired(events: list[Event]) -> list[Event]:
+    """What a repair tells: late events, and the last action of each day that has a late unfollow."""
+
+    def day(e: Event) -> tuple[int, str, int]:
+        return e.fan, e.creator, datetime.fromtimestamp(e.at / 1000, ZONE).toordinal()
+
+    left = {day(e) for e in events if e.late and e.kind == "unfollow"}
+    last: dict[tuple[int, str, int], Event] = {}
+    for e in sorted(events, key=lambda e: e.at):
+        if day(e) in left and e.kind not in NO_ACTIVITY:
+            last[day(e)] = e
+    return [e for e in events if e.late] + list(last.values())
+
+
+@settings(max_examples=500, deadline=None)
 @given(histories(), st.data())
 def test_facts_are_enough(events: list[Event], data: st.DataObject) -> None:
-    """Over any blocks, flushes and restarts, also such as send again what was sent."""
+    """Over any blocks, flushes and restarts, also such as send again what was sent; with a repair at any time."""
     facts: list[tuple[int, str, int, str]] = []
     at, told, sent = 0, 0, 0
+    repair_at = data.draw(st.integers(0, len(events)))
     fold = Facts("db", "interactions", 3, ZONE.key, NO_ACTIVITY)
     while at < len(events):
         upto = data.draw(st.integers(at + 1, len(events)))
@@ -151,13 +175,13 @@ def test_facts_are_enough(events: list[Event], data: st.DataObject) -> None:
             new = message.facts.filter(pl.col("offset") >= sent)
             facts += new.select("fan", "creator_id", "at", "kind").rows()
             sent = max(sent, message.next)
-        oldest = newest - 2 * HOUR
+        oldest = newest - HORIZON
         if what == "crash":
             # The fan log has the message, the checkpoint does not tell of it.
             at = told
             fold = Facts("db", "interactions", 3, ZONE.key, NO_ACTIVITY)
-            stored = [e for e in events[:told] if e.at >= max((x.at for x in events[:told]), default=0) - 2 * HOUR]
-            fold.remember(known(stored))
+            least = max((x.at for x in events[:told]), default=0) - HORIZON
+            fold.remember(known([e for e in events[:told] if e.at >= least and not e.late]))
             upto = sent
             fold.apply(rows(events[at:upto]))
             fold.outputs(told, upto, newest)
@@ -166,9 +190,38 @@ def test_facts_are_enough(events: list[Event], data: st.DataObject) -> None:
             fold.evict(oldest)
         told = at
     assert sent == len(events)
-    assert days(facts) == days((e.fan, e.creator, e.at, e.kind) for e in events)
-    truth = {(e.fan, e.creator, e.at, e.kind) for e in events}
-    assert set(facts) <= truth
+    on_time = [(e.fan, e.creator, e.at, e.kind) for e in events if not e.late]
+    assert days(facts) == days(on_time)
+    assert set(facts) <= set(on_time)
+    # The late unfollows that it took in are among the events below ``repair_at``; what came later is told by the fold.
+    late = [e for e in events[:repair_at] if e.late]
+    facts += [(e.fan, e.creator, e.at, e.kind) for e in repaired(events[:repair_at])]
+    assert days(facts) == days([*on_time, *((e.fan, e.creator, e.at, e.kind) for e in late)])
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_an_action_after_a_late_unfollow_is_told(followed: bool) -> None:
+    """Whether it is known when the unfollow comes, or comes later, while the day's first action is not forgotten."""
+    fold = Facts("db", "interactions", 0, ZONE.key, NO_ACTIVITY)
+    begin, minute = START + 2 * HOUR, HOUR // 60
+    told = []
+    for offset, event in enumerate(
+        [
+            Event(0, 9, "a", begin + 4 * HOUR, "view"),
+            Event(1, 1, "a", begin + 2 * HOUR + 5 * minute, "like"),
+            Event(2, 1, "a", begin + 2 * HOUR + (30 if followed else 6) * minute, "view"),
+            Event(3, 9, "a", begin + 4 * HOUR + 20 * minute, "view"),
+            Event(4, 1, "a", begin + 2 * HOUR + 10 * minute, "unfollow", late=True),
+            Event(5, 1, "a", begin + 4 * HOUR + 25 * minute, "like"),
+        ]
+    ):
+        fold.apply(rows([event]))
+        newest = max(begin + 4 * HOUR, event.at)
+        (output,) = fold.outputs(offset, offset + 1, newest)
+        told.append(fan_log.decode(output.value).facts.filter(pl.col("fan") == 1)["at"].to_list())
+        fold.evict(newest - HORIZON)
+    first, known, later = (begin + 2 * HOUR + minutes * minute for minutes in (5, 30, 145))
+    assert told == [[], [first], [], [], [known] if followed else [], [] if followed else [later]]
 
 
 def test_a_busy_fan_is_a_few_facts() -> None:

@@ -3,6 +3,7 @@
 import re
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -160,6 +161,31 @@ def test_an_arrival_is_seen_at_once_and_a_late_event_after_a_repair(settings: Se
         until(lambda: ask(settings, returned) == [(1,)], "the late event to make a return of the arrival")
         await_stored(settings, [worker])
         assert set(FANS) <= set(verified(settings))
+        assert worker.stop() == 0
+
+
+def test_an_action_after_a_late_unfollow_keeps_the_fan(settings: Settings, tmp_path: Path) -> None:
+    """Nothing but a repair tells of that action: it was neither the day's first, nor after an unfollow yet."""
+    prepare(settings)
+    now = now_ms()
+    noon = now // DAY * DAY - 3 * DAY
+    on = ZoneInfo(settings.time_zone)
+
+    def at(minutes: int, kind: str) -> dict[str, Any]:
+        own = {"event_id": f"{minutes}", "event_time": noon + minutes * 60_000, "kind": kind}
+        return own | {"platform": "douyin", "fan_id": "f", "creator_id": "c"}
+
+    with WorkerProcess(settings, tmp_path / "log") as worker:
+        send(settings, "interactions", [at(0, "profile_visit"), at(60, "profile_visit"), at(2 * 24 * 60, "follow")])
+        await_stored(settings, [worker])
+        send(settings, "interactions", [at(30, "unfollow")])
+        await_stored(settings, [worker])
+        day = datetime.fromtimestamp(noon / 1000, on).date()
+        for _ in range(2):
+            assert repair(settings, day, day, patience=30).facts == 2
+        await_stored(settings, [worker])
+        assert set(FANS) <= set(verified(settings))
+        assert ask(settings, "SELECT count() FROM fan_transitions FINAL WHERE to_stage = 'churned'") == [(0,)]
         assert worker.stop() == 0
 
 
