@@ -13,7 +13,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from rich.console import Console
 
-from bench import dedupe, generate, lifecycle, stages, worker
+from bench import dedupe, generate, lifecycle, moves, recovery, stages, worker
 from bench.result import Result, Wrong, show
 from infra.errors import FanpulseError
 
@@ -30,6 +30,11 @@ BENCHES: dict[str, tuple[str, Callable[[argparse.Namespace, Say], Result]]] = {
         "the lifecycle fold: memory, restoring, a midnight, the cost of a fact",
         lambda given, say: lifecycle.bench(say),
     ),
+    "recovery": (
+        "the state of 1 and of 3 million fans from a real ClickHouse, as a worker starts",
+        lambda given, say: recovery.bench(say),
+    ),
+    "moves": ("from an event to its move in ClickHouse, under load", lambda given, say: moves.bench(say)),
     "generate": ("the generators, on one core", lambda given, say: generate.bench()),
 }
 """What there is: a line of help, and how to run it."""

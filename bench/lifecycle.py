@@ -52,7 +52,7 @@ def bench(say: Callable[[str], None]) -> Result:
 
 
 @dataclass
-class _World:
+class World:
     """Pairs of a made-up partition; how many there are, how many days they have, and how many the next midnight
     moves."""
 
@@ -62,7 +62,7 @@ class _World:
     moving: int = 0
 
 
-def _parts(number: int, world: _World) -> Iterator[pl.DataFrame]:
+def parts(number: int, world: World) -> Iterator[pl.DataFrame]:
     """Rows of ``fan_state``: about five active days of the last 64 on average, most pairs with one or two, some with
     forty; one day in a hundred has an unfollow that an action follows."""
     random = np.random.default_rng(number)
@@ -109,9 +109,9 @@ def _stages(active: npt.NDArray[np.bool_], later: int) -> Int64s:
     return np.select([gap >= 30, gap >= 7, age < 7, before], [5, 4, 1, 3], 2)
 
 
-def _restored(result: Result, number: int) -> tuple[Lifecycle, _World]:
-    fold, world, seconds = Lifecycle(0, _ZONE, StagePolicy()), _World([], []), 0.0
-    for rows in _parts(number, world):
+def _restored(result: Result, number: int) -> tuple[Lifecycle, World]:
+    fold, world, seconds = Lifecycle(0, _ZONE, StagePolicy()), World([], []), 0.0
+    for rows in parts(number, world):
         began = time.process_time()
         fold.restore_state(rows, AS_OF)
         seconds += time.process_time() - began
@@ -121,7 +121,7 @@ def _restored(result: Result, number: int) -> tuple[Lifecycle, _World]:
     return fold, world
 
 
-def _facts(result: Result, fold: Lifecycle, world: _World, size: int, blocks: int) -> None:
+def _facts(result: Result, fold: Lifecycle, world: World, size: int, blocks: int) -> None:
     """On with the stream: a tenth of the facts about new pairs, a quarter about a pair that the block has already."""
     random = np.random.default_rng(size)
     fans, creators = np.concatenate(world.fans), np.concatenate(world.creators)
@@ -170,7 +170,7 @@ def _facts(result: Result, fold: Lifecycle, world: _World, size: int, blocks: in
     result.check(highest == applied - 1 and rows <= facts, f"{rows:,} rows of {facts:,} facts")
 
 
-def _midnight(result: Result, fold: Lifecycle, world: _World) -> None:
+def _midnight(result: Result, fold: Lifecycle, world: World) -> None:
     longest, seconds, moves = _pass(fold, AS_OF + 1)
     note = f"{moves:,} moves; longest piece of {SLICE:,} pairs {longest:.2g} s"
     result.add(f"midnight of {len(fold):,} pairs", seconds, "s", note)
@@ -201,12 +201,12 @@ def _pass(fold: Lifecycle, day: int) -> tuple[float, float, int]:
 
 def _memory(result: Result, number: int) -> None:
     """Memory of Python and NumPy; the rows themselves are Arrow's and gone."""
-    world = _World([], [])
+    world = World([], [])
     tracemalloc.start()
     try:
         fold = Lifecycle(0, _ZONE, StagePolicy())
         before = tracemalloc.get_traced_memory()[0]
-        for rows in _parts(number, world):
+        for rows in parts(number, world):
             fold.restore_state(rows, AS_OF)
         del rows
         world.fans.clear()

@@ -1,6 +1,8 @@
 """A Kafka and a ClickHouse of our own for one measurement, and what runs against them."""
 
 import contextlib
+import http.client
+import json
 import os
 import subprocess
 import sys
@@ -111,3 +113,28 @@ def still_runs(running: subprocess.Popen[bytes], settings: Settings, module: str
     if running.poll() is not None:
         lines = (Home(settings.home).logs / f"{module}.log").read_text("utf-8", "replace").splitlines()[-15:]
         raise Wrong(f"{module} ended with code {running.returncode}: " + " | ".join(lines))
+
+
+def await_begun(running: subprocess.Popen[bytes], settings: Settings, module: str) -> None:
+    """Waits until worker 0 has been given its partitions and knows where to read; Wrong if it does not come to that."""
+    deadline = time.monotonic() + 60
+    while not _holds_partitions(settings):
+        still_runs(running, settings, module)
+        if time.monotonic() > deadline:
+            raise Wrong("the worker did not get its partitions within 60 s")
+        time.sleep(0.01)
+
+
+def ask_worker(settings: Settings, path: str) -> str:
+    """What the health address of worker 0 answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", Home(settings.home).ports()["worker-0"], timeout=5)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+
+def _holds_partitions(settings: Settings) -> bool:
+    try:
+        return bool(json.loads(ask_worker(settings, "/health"))["partitions"])
+    except (OSError, http.client.HTTPException, KeyError):
+        return False

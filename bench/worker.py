@@ -5,8 +5,6 @@ the process is left out), and ends with the time stamp of the last checkpoint, w
 agents, archive and engagement, are in ClickHouse. So the last flush and the wait for it are in.
 """
 
-import http.client
-import json
 import re
 import statistics
 import time
@@ -122,12 +120,7 @@ WORKER = "pipeline.worker"
 
 def _run(settings: Settings, events: int, module: str = WORKER) -> Run:
     with rig.process(settings, module, "0") as worker:
-        deadline = time.monotonic() + 60
-        while not _holds_partitions(settings):
-            rig.still_runs(worker, settings, module)
-            if time.monotonic() > deadline:
-                raise Wrong("the worker did not get its partitions within 60 s")
-            time.sleep(0.01)
+        rig.await_begun(worker, settings, module)
         started = time.time()
         process = psutil.Process(worker.pid)
         before = _threads(process)
@@ -233,27 +226,12 @@ def _same(ours: Settings, plain: Settings, until: dict[int, int]) -> tuple[int, 
     return int(rows), int(differ)
 
 
-def _holds_partitions(settings: Settings) -> bool:
-    """Whether the worker has been given its partitions and knows where to read."""
-    try:
-        return bool(json.loads(_get(settings, "/health"))["partitions"])
-    except (OSError, http.client.HTTPException, KeyError):
-        return False
-
-
 def _stages(settings: Settings) -> dict[str, float]:
     """CPU seconds by stage, of the worker's metrics."""
     found = re.findall(
-        r'^fanpulse_stage_seconds_total\{stage="(\w+)"\} (\S+)$', _get(settings, "/metrics"), re.MULTILINE
+        r'^fanpulse_stage_seconds_total\{stage="(\w+)"\} (\S+)$', rig.ask_worker(settings, "/metrics"), re.MULTILINE
     )
     return {stage: float(seconds) for stage, seconds in found}
-
-
-def _get(settings: Settings, path: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", Home(settings.home).ports()["worker-0"], timeout=5)
-    with closing(connection):
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
 
 
 def _threads(process: psutil.Process) -> tuple[float, float]:

@@ -37,7 +37,8 @@ from chaos.scene import Scene
 from chaos.truth import Sent
 from chaos.worker import POINTS
 from infra.connect import clickhouse_address, kafka_admin
-from pipeline.app import AGENTS, READ, consumer_group
+from infra.topics import consumer_group
+from pipeline.app import AGENTS, READ
 from pipeline.recovery import ARCHIVE
 from pipeline.repair import repair
 from schemas.topics import SOURCES

@@ -1,11 +1,13 @@
 """What every subcommand gets from the command line: the settings, and plain ways to print."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from infra.errors import FanpulseError
 from infra.settings import Settings, load
 
 
@@ -17,6 +19,18 @@ def settings(ctx: typer.Context) -> Settings:
     """
     home: Path | None = ctx.obj
     return load(home)
+
+
+def day(text: str) -> date:
+    """A local day written as YYYY-MM-DD.
+
+    Raises:
+        FanpulseError: it is written otherwise.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise FanpulseError(f"{text!r} is no day: write it as YYYY-MM-DD") from None
 
 
 def print_json(value: Any) -> None:

@@ -3,13 +3,13 @@
 import contextlib
 import sys
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fanpulse.context import print_json, settings
+from fanpulse.context import day, print_json, settings
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from pipeline.refresh import TIMEOUT
@@ -36,7 +36,7 @@ def refresh(
       fanpulse refresh --from 2026-01-30 --to 2026-01-31
     """
     here = settings(ctx)
-    begin, end = _day(first), _day(last)
+    begin, end = (None if text is None else day(text) for text in (first, last))
     if begin is not None and end is not None and end < begin:
         raise FanpulseError(f"the last day, {end}, is before the first, {begin}")
     with (
@@ -46,16 +46,9 @@ def refresh(
         said = status.update if sys.stderr.isatty() else lambda line: None
         done = compute(here, client, datetime.now(UTC), "refresh", begin, end, said)
     if as_json:
-        print_json({name: {str(day): rows for day, rows in days.items()} for name, days in asdict(done).items()})
+        print_json({name: {str(each): rows for each, rows in days.items()} for name, days in asdict(done).items()})
         return
-    for day, rows in done.days.items():
-        typer.echo(f"{day}: {rows:,} fans")
+    for each, rows in done.days.items():
+        typer.echo(f"{each}: {rows:,} fans")
     changed = f"{sum(done.values.values()):,} changes"
     typer.echo(f"features of {len(done.days)} days, {changed} of tier or tags on {len(done.values)} days")
-
-
-def _day(text: str | None) -> date | None:
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError:
-        raise FanpulseError(f"{text!r} is no day: write it as YYYY-MM-DD") from None

@@ -1,13 +1,17 @@
 """``fanpulse repair``."""
 
+import sys
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from fanpulse.context import print_json, settings
+from fanpulse.context import day, print_json, settings
 from infra.errors import FanpulseError
+from infra.settings import Settings
+from pipeline.recompute import recompute
 from pipeline.repair import repair as mend
 
 READ_WITHIN_S = 30.0
@@ -16,21 +20,33 @@ READ_WITHIN_S = 30.0
 
 def repair(
     ctx: typer.Context,
-    first: Annotated[str, typer.Option("--from", help="First local day, YYYY-MM-DD.", show_default=False)],
-    last: Annotated[str, typer.Option("--to", help="Last local day, YYYY-MM-DD, included.", show_default=False)],
+    first: Annotated[str, typer.Option("--from", help="First local day, YYYY-MM-DD.", show_default=False)] = "",
+    last: Annotated[str, typer.Option("--to", help="Last local day, YYYY-MM-DD, included.", show_default=False)] = "",
+    stages: Annotated[bool, typer.Option("--stages", help="Compute stages and moves of all fans anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Take events that came beyond the late horizon into the figures of their days.
+    """Take late events into the figures of their days, or compute the stages of fans by other settings.
 
-    The stream stores and counts such events but leaves the figures alone; this adds them, by the same SQL that
-    defines the figures. It may run beside workers, and again: the same day repaired twice is right all the same.
+    The stream stores and counts events beyond the late horizon but leaves the figures alone; --from and --to add them,
+    by the same SQL that defines the figures. It may run beside workers, and again: the same day repaired twice is right
+    all the same.
+
+    --stages is for a changed FANPULSE_ACTIVE_INTERVAL, FANPULSE_CHURN_AFTER or FANPULSE_NO_ACTIVITY: it writes the
+    stages and moves of all fans as these settings give them for all stored events, takes back moves that are no longer
+    true, in ClickHouse and on the topic fan_transitions, and computes tiers and tags anew. No worker may run meanwhile.
 
     \b
     Examples:
       fanpulse repair --from 2026-01-30 --to 2026-01-31
       fanpulse sql 'SELECT toDate(event_time) AS day, count() FROM raw_orders WHERE late AND NOT repaired GROUP BY 1'
+      FANPULSE_CHURN_AFTER=45 fanpulse repair --stages
     """
-    done = mend(settings(ctx), _day(first), _day(last), patience=READ_WITHIN_S)
+    if stages == bool(first or last) or bool(first) != bool(last):
+        raise FanpulseError("say which days (--from and --to), or --stages", exit_code=2)
+    if stages:
+        _stages(settings(ctx), as_json)
+        return
+    done = mend(settings(ctx), day(first), day(last), patience=READ_WITHIN_S)
     if as_json:
         print_json(asdict(done))
         return
@@ -43,8 +59,13 @@ def repair(
         typer.echo(f"{table}: {rows:,} rows")
 
 
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise FanpulseError(f"{text!r} is no day: write it as YYYY-MM-DD") from None
+def _stages(configured: Settings, as_json: bool) -> None:
+    with Console(stderr=True).status("reading checkpoints") as status:
+        said = status.update if sys.stderr.isatty() else lambda line: None
+        done = recompute(configured, datetime.now(UTC), said)
+    if as_json:
+        print_json(asdict(done))
+        return
+    typer.echo(f"fans: {done.fans:,}")
+    typer.echo(f"moves: {done.moves:,} new or changed, {done.withdrawn:,} withdrawn")
+    typer.echo("workers may start again with these settings: fanpulse worker")

@@ -92,3 +92,8 @@ def end_offsets(settings: Settings) -> dict[tuple[str, int], int]:
         raise FanpulseError(f"Kafka does not tell what its topics hold ({error}); look: fanpulse status") from None
     finally:
         admin.close()
+
+
+def consumer_group(settings: Settings) -> str:
+    """Name of the workers' consumer group. Each database has its own: two on the same topics must each read all."""
+    return f"{settings.topic_prefix}{settings.database}"

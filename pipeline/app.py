@@ -19,6 +19,7 @@ from infra.connect import broker_url, clickhouse_client, faust_credentials, kafk
 from infra.errors import FanpulseError, InfraError
 from infra.home import Home, fan_key
 from infra.settings import Settings
+from infra.topics import consumer_group
 from pipeline import checkpoint as checkpoints
 from pipeline import dead_letters, fan_log
 from pipeline.agent import Agent, FlushPolicy, Keeper
@@ -465,11 +466,6 @@ class Worker:
 
     def _partition(self, tp: TP) -> Partition:
         return tp.topic.removeprefix(self._prefix), tp.partition
-
-
-def consumer_group(settings: Settings) -> str:
-    """Name of the workers' consumer group. Each database has its own: two on the same topics must each read all."""
-    return f"{settings.topic_prefix}{settings.database}"
 
 
 def application(settings: Settings, index: int) -> BlockApp:

@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 import polars as pl
@@ -34,31 +36,72 @@ class Checkpoint:
 
 _FIGURES = ("allowed_lateness", "late_horizon", "partitions", "time_zone")
 _STAGES = ("active_interval", "churn_after", "no_activity")
-_OF_AGENTS = {"facts": _STAGES, "lifecycle": _STAGES}
+OF_STAGES = ("facts", "lifecycle")
+"""Agents whose rows depend on the settings of stages, too."""
+_UNFINISHED = "unfinished"
 
 
 @functools.cache
 def parameters(settings: Settings, agent: str) -> str:
     """The settings that an agent's figures depend on, as canonical JSON: with others, the same log gives other rows. Of
     the key that fan ids are hashed with, a digest."""
-    return orjson.dumps(
-        {
-            "fan_key": hashlib.blake2b(b"fanpulse", key=fan_key(settings), digest_size=4).hexdigest(),
-            **{name: getattr(settings, name) for name in (*_FIGURES, *_OF_AGENTS.get(agent, ()))},
-        },
-        option=orjson.OPT_SORT_KEYS,
-    ).decode()
+    key = hashlib.blake2b(b"fanpulse", key=fan_key(settings), digest_size=4).hexdigest()
+    return _write({"fan_key": key, **_present(settings, agent)})
+
+
+def unfinished(parameters: str) -> str:
+    """The same, marked: rows are being replaced, so nobody may go on from them."""
+    return _write({**orjson.loads(parameters), _UNFINISHED: True})
+
+
+def contradiction(held: Checkpoint, present: Mapping[str, Any]) -> str | None:
+    """Why rows made with the settings of a checkpoint must not be gone on with, and what to do; None if they may.
+    ``present`` are the settings of now that are looked at, by name as in ``parameters``."""
+    made_with = orjson.loads(held.parameters)
+    if _UNFINISHED in made_with:
+        return (
+            "stages of fans were being computed anew, and that was cut off: do it again with `fanpulse repair --stages`"
+        )
+    differ = [name for name in present if made_with.get(name) != present[name]]
+    if not differ:
+        return None
+    before, after = ({name: values.get(name) for name in differ} for values in (made_with, present))
+    if set(differ) <= set(_STAGES):
+        return (
+            f"stages of fans were made with {before}, now the settings are {after}: set them back, or stop all workers "
+            "and compute the stages anew with `fanpulse repair --stages`"
+        )
+    return (
+        f"the figures were made with {before}, now the settings are {after}: set them back, or use a new "
+        "FANPULSE_DATABASE"
+    )
 
 
 def require_same(settings: Settings, stored: list[Checkpoint]) -> None:
     """FanpulseError if figures were made with other settings than these (fan ids are hashed before, by workers)."""
     for c in stored:
-        made_with = {name: value for name, value in orjson.loads(c.parameters).items() if name != "fan_key"}
-        here = {name: getattr(settings, name) for name in sorted((*_FIGURES, *_OF_AGENTS.get(c.agent, ())))}
-        if made_with != here:
-            raise FanpulseError(
-                f"the figures were made with {made_with}, now the settings are {here}: set them back", exit_code=3
-            )
+        if why := contradiction(c, _present(settings, c.agent)):
+            raise FanpulseError(why, exit_code=3)
+
+
+def require_same_but_stages(settings: Settings, stored: list[Checkpoint]) -> None:
+    """FanpulseError if figures were made with another key of fan ids, or with other settings than these, those of
+    stages left aside."""
+    for c in stored:
+        made_with = orjson.loads(c.parameters)
+        c = replace(c, parameters=_write({name: each for name, each in made_with.items() if name != _UNFINISHED}))
+        present = orjson.loads(parameters(settings, c.agent))
+        if why := contradiction(c, {name: each for name, each in present.items() if name not in _STAGES}):
+            raise FanpulseError(why, exit_code=3)
+
+
+def _present(settings: Settings, agent: str) -> dict[str, Any]:
+    names = (*_FIGURES, *(_STAGES if agent in OF_STAGES else ()))
+    return {name: getattr(settings, name) for name in sorted(names)}
+
+
+def _write(values: Mapping[str, Any]) -> str:
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
 _EPOCH_FLOOR = -2_208_988_800_000

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
+import orjson
 import polars as pl
 from clickhouse_connect.driver.client import Client
 
@@ -277,11 +278,9 @@ class Recovery:
                 f"topic {held.topic} was deleted and made anew since the database was filled, so its offsets mean "
                 "other records: use a new FANPULSE_DATABASE"
             )
-        if held.parameters != (present := checkpoints.parameters(self._settings, held.agent)):
-            raise RefusedToStart(
-                f"the figures were made with {held.parameters}, now the settings are {present}: set them back, or use "
-                "a new FANPULSE_DATABASE"
-            )
+        present = orjson.loads(checkpoints.parameters(self._settings, held.agent))
+        if why := checkpoints.contradiction(held, present):
+            raise RefusedToStart(why)
         if end < held.next_offset:
             raise RefusedToStart(
                 f"{where} ends at offset {end}, but agent {held.agent} has stored up to {held.next_offset}: Kafka lost "

@@ -12,9 +12,10 @@ from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline.comparison import Comparison, compare_rows, examples
+from pipeline.fan_twins import fan_cut
 from pipeline.snapshot import SnapshotTable
 from pipeline.twin import FOLDS, UNTIL, columns, judge, limits, twin
-from pipeline.verify_fans import FanTables, fan_cut
+from pipeline.verify_fans import FanTables
 from schemas.topics import SOURCES
 
 KEPT_DAYS = 3
@@ -41,7 +42,7 @@ def verify(
         checkpoints.require_same(settings, stored)
         kept = int(time.time()) // 60 * 60 - KEPT_DAYS * 86_400
         results = []
-        with _scratch(client) as fan_name:
+        with scratch(client) as fan_name:
             fans = None
             if (cut := fan_cut(settings, stored)) is not None:
                 report("reading fan_state and fan_transitions")
@@ -50,7 +51,7 @@ def verify(
             for topic in SOURCES:
                 until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
                 agents = [name for name, (_, source) in FOLDS.items() if source == topic]
-                with _scratch(client) as name:
+                with scratch(client) as name:
                     snapshots = {}
                     for agent in agents:
                         own = {c.partition: c.next_offset for c in stored if c.agent == agent and c.topic == topic}
@@ -89,7 +90,7 @@ def verify(
 
 
 @contextmanager
-def _scratch(client: Client) -> Iterator[Callable[[str], str]]:
+def scratch(client: Client) -> Iterator[Callable[[str], str]]:
     """Names of tables that live as long as this block."""
     prefix, made = f"scratch_{secrets.token_hex(4)}_", []
 

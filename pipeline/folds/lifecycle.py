@@ -339,14 +339,7 @@ class Lifecycle(Fold):
         # Of several in one place the last stands.
         rows = self._transitions(chosen(every, order[np.append(_begins(key[order])[1:], True)]))
         self._unstored.append(rows)
-        number = pl.int_range(pl.len()).over("creator_id") // RECORD_MOVES
-        records = (
-            rows.select("creator_id", _json(rows).alias("line"), number.alias("number"))
-            .group_by("creator_id", "number", maintain_order=True)
-            .agg(pl.col("line").str.join("\n"))
-        )
-        keys, values = (records[name].cast(pl.Binary).to_list() for name in ("creator_id", "line"))
-        self._unsent += [Output(TRANSITIONS, key, value) for key, value in zip(keys, values, strict=True)]
+        self._unsent += [Output(TRANSITIONS, key, value) for key, value in records(rows)]
 
     def _transitions(self, moves: Moves) -> pl.DataFrame:
         at = np.where(moves.step == 0, self._midnights.at(moves.day), moves.at)
@@ -430,6 +423,18 @@ class Lifecycle(Fold):
         details = np.empty(len(rows), object)
         details[:] = [whole[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
         self._details[rows] = details
+
+
+def records(moves: pl.DataFrame) -> list[tuple[bytes, bytes]]:
+    """Rows of ``fan_transitions`` as records of the Kafka topic, key and value: of each creator, in their order."""
+    number = pl.int_range(pl.len()).over("creator_id") // RECORD_MOVES
+    found = (
+        moves.select("creator_id", _json(moves).alias("line"), number.alias("number"))
+        .group_by("creator_id", "number", maintain_order=True)
+        .agg(pl.col("line").str.join("\n"))
+    )
+    keys, values = (found[name].cast(pl.Binary).to_list() for name in ("creator_id", "line"))
+    return list(zip(keys, values, strict=True))
 
 
 class _Midnights:

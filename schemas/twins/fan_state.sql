@@ -1,6 +1,7 @@
--- Twin of the table fan_state: the days on which each fan of each creator acted or unfollowed, of the last 64.
+-- Twin of the table fan_state: the days on which each fan of each creator acted or unfollowed, of the last days.
 -- events are those of the four source topics that count, each once, with day (local) of event_time and as_of, the local
--- day that the partition has reached. no_activity: kinds that are no action of the fan.
+-- day that the partition has reached. no_activity: kinds that are no action of the fan. earlier: how many days before that
+-- one the row goes back.
 SELECT
     partition,
     platform,
@@ -8,7 +9,7 @@ SELECT
     fan,
     min(nullIf(first, 0)) AS first_ms,
     fromUnixTimestamp64Milli(ifNull(first_ms, 0), 'UTC') AS first_at,
-    arraySort(groupArrayIf((day, first, last, unfollow), toInt32(day) >= as_of - 63)) AS recent,
+    arraySort(groupArrayIf((day, first, last, unfollow), toInt32(day) >= as_of - {earlier:Int32})) AS recent,
     arrayMap(each -> each.1, recent) AS days,
     arrayMap(each -> fromUnixTimestamp64Milli(each.2, 'UTC'), recent) AS firsts,
     arrayMap(each -> fromUnixTimestamp64Milli(each.3, 'UTC'), recent) AS lasts,

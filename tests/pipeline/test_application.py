@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Settings
-from pipeline.app import application, consumer_group
+from infra.topics import consumer_group
+from pipeline.app import application
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def rows_of(client: Client, name: str, columns: str, rules: Rules) -> dict[tuple
             "time_zone": rules.zone,
             "interval": rules.interval,
             "churn_after": rules.churn_after,
+            "earlier": 63,
         },
     ).result_rows
     by_pair: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
