@@ -35,7 +35,7 @@ demo: venv
 	@$(BIN)/fanpulse demo $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv
 	$(BIN)/ruff check .
