@@ -506,17 +506,17 @@ def _days(scene: Scene) -> tuple[date, date]:
 
 def poison(scene: Scene) -> None:
     """Malformed records of every kind, and an operator's constraint that makes ClickHouse refuse valid ones."""
-    # Milliseconds of watching. Of more than some 20 refused rows a second workers cannot find all while they come.
-    longest = scene.pick(120_000, 160_000)
+    # Of more than some 20 refused rows a second workers cannot find all while they come.
+    ending = "357"
 
     def refused(sent: Sent) -> bool:
         if sent.topic != "interactions" or sent.value is None or sent.label not in ACCEPTED:
             return False
-        return int(json.loads(sent.value).get("watch_ms") or 0) >= longest
+        return str(json.loads(sent.value)["event_id"]).endswith(ending)
 
     scene.refused = refused
     with database(scene.settings) as client:
-        client.command(f"ALTER TABLE raw_interactions ADD CONSTRAINT short CHECK ifNull(watch_ms, 0) < {longest}")
+        client.command(f"ALTER TABLE raw_interactions ADD CONSTRAINT ending CHECK NOT endsWith(event_id, '{ending}')")
     feed = scene.load(10_000_000, scene.rate, Mix(malformed=0.05))
     with Fleet(scene.settings, scene.logs, dead_letter_limit=0.9) as fleet:
         for index in (0, 1):

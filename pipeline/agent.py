@@ -55,11 +55,11 @@ class Keeper:
 
     ``dead_letters(topic, partition, refused)`` is awaited before they are stored. ``set_aside`` is told of records
     whose raw row ClickHouse refuses, and why, by topic and partition and offset: the checkpoint stands before the first
-    of a partition, and from there it must be read again without them.
+    of a partition, and from there it must be read again without them. The flush is under way until it returns.
     """
 
     dead_letters: Callable[[str, int, list[Refused]], Awaitable[None]]
-    set_aside: Callable[[Mapping[Partition, Mapping[int, str]]], None]
+    set_aside: Callable[[Mapping[Partition, Mapping[int, str]]], Awaitable[None]]
 
 
 class Agent:
@@ -266,28 +266,30 @@ class Agent:
         loop = asyncio.get_running_loop()
         try:
             await asyncio.gather(*(self._send(each) for each in outputs if each))
-            refused = await loop.run_in_executor(self._thread, self._write, parts, tables)
+            made, refused = await loop.run_in_executor(self._thread, self._write, parts, tables)
         except Stopped:
             return False
+        for part, stored in zip(parts, made, strict=True):
+            if self._holds(part.log):
+                part.log.stored[self.name] = stored.next_offset
+                part.log.newest[self.name] = stored.newest
+                part.log.folds[self.name].evict(part.log.oldest(stored.newest))
+                self._report(self.name, part.log, stored.next_offset, stored.newest)
         if refused:
             if self._keeper is not None and all(self._holds(part.log) for part in parts):
-                self._keeper.set_aside(refused)
+                await self._keeper.set_aside(refused)
             return False
-        for part in parts:
-            if self._holds(part.log):
-                part.log.stored[self.name] = part.next_offset
-                part.log.newest[self.name] = part.newest
-                part.log.folds[self.name].evict(part.log.oldest(part.newest))
-                self._report(self.name, part.log, part.next_offset, part.newest)
         self._metrics.observe("flush_seconds", time.perf_counter() - started, self.name)
         return True
 
     def _holds(self, partition_log: Log) -> bool:
         return self._logs.get((partition_log.topic, partition_log.partition)) is partition_log
 
-    def _write(self, parts: list[_Progress], tables: dict[str, pl.DataFrame]) -> dict[Partition, dict[int, str]]:
-        """In the flush thread: every table, then the checkpoints. Returns the records whose rows ClickHouse refuses,
-        and why; rows and checkpoints end before the first of each partition."""
+    def _write(
+        self, parts: list[_Progress], tables: dict[str, pl.DataFrame]
+    ) -> tuple[list[Checkpoint], dict[Partition, dict[int, str]]]:
+        """In the flush thread: every table, then the checkpoints. Returns these, and the records whose rows ClickHouse
+        refuses, and why; rows and checkpoints end before the first of each partition."""
         started = time.thread_time()
         refused: dict[Partition, dict[int, str]] = {}
         for table, rows in tables.items():
@@ -303,7 +305,7 @@ class Agent:
         made = [self._checkpoint(part, tables, refused) for part in parts]
         self._sink.insert("checkpoints", checkpoints.frame(made, self._now_ms()))
         self._metrics.count("stage_seconds_total", time.thread_time() - started, "flush")
-        return refused
+        return made, refused
 
     def _insert_before(
         self, table: str, rows: pl.DataFrame, error: RefusedByClickHouse

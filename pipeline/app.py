@@ -236,14 +236,18 @@ class Worker:
         self._quiet.clear()
         self._metrics.forget_partitions()
 
-    def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
+    async def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
         """Reads on from the checkpoints, with records that ClickHouse refuses taken for dead letters: what was judged
-        and folded after them counted them in."""
+        after them counted them in."""
+        assignment = self._assignment
         for where, offsets in refused.items():
             self._refused_rows.setdefault(where, {}).update(offsets)
             log.warning("%s[%d]: %d records are set aside, for %s", *where, len(offsets), next(iter(offsets.values())))
-        self._forget()
-        cast(BlockConsumer, self.app.consumer).begin_anew()
+        # Else agents that follow would stand still for as long as this happens again and again.
+        await asyncio.gather(*(agent.flush() for agent in self._agents if agent.name != ARCHIVE))
+        if assignment == self._assignment:
+            self._forget()
+            cast(BlockConsumer, self.app.consumer).begin_anew()
 
     async def _shutting_down(self, app: Any, **kwargs: Any) -> None:
         try:

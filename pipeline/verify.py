@@ -202,9 +202,9 @@ def _compare(
         SELECT judged.* FROM {judged} AS judged
         LEFT JOIN
         (
-            SELECT {keys}, applied AS ahead FROM {snapshot} WHERE origin = 'stream' AND applied >= {UNTIL}
+            SELECT {keys}, applied + 1 AS beyond FROM {snapshot} WHERE origin = 'stream' AND applied >= {UNTIL}
         ) AS further USING ({keys})
-        WHERE is_late = 0 AND is_duplicate = 0 AND `offset` < greatest({UNTIL}, ahead + 1)
+        WHERE is_late = 0 AND is_duplicate = 0 AND `offset` < greatest({UNTIL}, beyond)
     """
     repaired = f"SELECT * FROM {judged} WHERE late = 1 AND repaired = 1 AND duplicate = 0"
     recent = f"WHERE 1{_kept(table)}"

@@ -72,7 +72,7 @@ class Rig:
         else:
             self.told.append((table, rows["offset"].to_list()))
 
-    def set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
+    async def set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
         self.told.append(("aside", refused))
 
     def refused(self, table: str, rows: pl.DataFrame) -> dict[int, str]:
@@ -277,6 +277,7 @@ def test_records_whose_rows_clickhouse_refuses_are_set_aside_and_what_is_before_
         ("raw_interactions", [0, 1]),
         ("checkpoints", [2], [0]),
         ("newest", [NOW + 1]),
+        ("report", 2, NOW + 1),
         ("aside", {WHERE: {2: WHY, 4: WHY}}),
     ]
 
@@ -293,6 +294,7 @@ def test_nothing_before_the_first_refused_record_leaves_the_checkpoint_as_it_is(
     assert asyncio.run(run()).told == [
         ("checkpoints", [3], [0]),
         ("newest", [NOW + 77]),
+        ("report", 3, NOW + 77),
         ("aside", {WHERE: {3: WHY}}),
     ]
 

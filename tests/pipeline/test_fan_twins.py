@@ -267,7 +267,7 @@ FINE = {"fan_state": 0, "fan_transitions": 0, "fan_stages": 0}
 def test_verify_finds_fans_as_they_should_be(figures: Stored, settings: Settings, monkeypatch: Any) -> None:
     """Repeats, late events that no repair took in and events beyond the checkpoint count nowhere; repaired ones do."""
     assert figures.differing(settings) == FINE
-    monkeypatch.setattr("pipeline.verify_fans.SLICE_EVENTS", 300)
+    monkeypatch.setattr("pipeline.fan_twins.SLICE_EVENTS", 300)
     assert figures.differing(settings) == FINE
     shown = {each.name: each.rows for each in verify(settings)}
     states = sum(expected_state(pair, RULES) is not None for pair in figures.pairs)

@@ -64,7 +64,9 @@ def test_other_settings_are_computed_anew_and_gone_on_with(
             recompute(settings, datetime.now(UTC))
         assert worker.stop() == 0
     before = moves_in_clickhouse(settings)
-    other = changed(settings, active_interval=5, churn_after=12, no_activity="impression,profile_visit,refunded,unfollow")
+    other = changed(
+        settings, active_interval=5, churn_after=12, no_activity="impression,profile_visit,refunded,unfollow"
+    )
     assert "active_interval" in (said := refused(other, tmp_path / "1.log"))
     assert "fanpulse repair --stages" in said
 

@@ -117,7 +117,7 @@ class Worker:
     def _report(self, agent: str, partition_log: Log, next_offset: int, newest: int) -> None:
         self.reported[agent] = next_offset
 
-    def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
+    async def _set_aside(self, refused: Mapping[Partition, Mapping[int, str]]) -> None:
         raise AssertionError(refused)
 
     async def _send(self, outputs: list[Output]) -> None:

@@ -75,6 +75,17 @@ def test_one_wrong_row_in_any_table_is_found(
     more = "arrayReduce('uniqState', [toUInt64(1)]) AS viewers"
     assert_found(settings, viewers, "INSERT INTO {0} SELECT * REPLACE (" + more + ") FROM {0} LIMIT 1")
 
+    # An agent that has not stored anything yet is not wrong.
+    assert ask(settings, "SELECT min(`offset`) FROM raw_interactions") == [(0,)]
+    with kept(settings):
+        for table in SNAPSHOTS:
+            change(settings, f"ALTER TABLE {table} DELETE WHERE origin = 'stream'")
+        change(settings, "CREATE TABLE begun AS checkpoints ENGINE = MergeTree ORDER BY tuple()")
+        change(settings, "INSERT INTO begun SELECT * REPLACE (0 AS next_offset) FROM checkpoints FINAL")
+        change(settings, "ALTER TABLE checkpoints DELETE WHERE agent = 'engagement'")
+        change(settings, "INSERT INTO checkpoints SELECT * FROM begun WHERE agent = 'engagement'")
+        assert differing(settings) == set()
+
     change(settings, "ALTER TABLE engagement_content_hour DELETE WHERE 1")
     for name in ("home", "database", "topic_prefix"):
         monkeypatch.setenv(f"FANPULSE_{name.upper()}", str(getattr(settings, name)))
