@@ -27,6 +27,7 @@ from pipeline.alerting import Alerter
 from pipeline.decode import Refused, reasons
 from pipeline.dedupe import DedupeFull
 from pipeline.fold import Output
+from pipeline.folds.ads import Ads
 from pipeline.folds.archive import Archive
 from pipeline.folds.engagement import Engagement
 from pipeline.folds.facts import Facts
@@ -67,6 +68,7 @@ def _lifecycle(settings: Settings, topic: str, partition: int) -> Lifecycle:
 AGENTS: tuple[AgentSpec, ...] = (
     AgentSpec(ARCHIVE, SOURCES, lambda settings, topic, partition: Archive(topic)),
     AgentSpec("engagement", ("interactions",), lambda settings, *where: Engagement(settings.time_zone), ARCHIVE),
+    AgentSpec("ads", ("ad_events",), lambda settings, *where: Ads(), ARCHIVE),
     AgentSpec(FACTS, SOURCES, _facts, ARCHIVE),
     AgentSpec("lifecycle", (fan_log.TOPIC,), _lifecycle),
 )
@@ -74,7 +76,7 @@ AGENTS: tuple[AgentSpec, ...] = (
 READ = (*SOURCES, *LOGS)
 """Topics that agents read."""
 
-TICK = 0.1
+TICK = 0.05
 """Seconds between looks at what is due."""
 ANSWER = 60.0
 """Seconds that Kafka may take to say where a log ends."""
