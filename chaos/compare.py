@@ -31,6 +31,10 @@ NOT_COMPARED: dict[str, str] = {
     "pipeline_*": "the pipeline's own health, by wall clock",
     "health_*": "the pipeline's own health, by wall clock",
     "scratch_*": "copies that verify makes and drops",
+    **dict.fromkeys(
+        ("ads_campaign_minutes", "ads_hours", "ads_days", "ads_people", "ads_by"),
+        "SQL over what is compared: tests/pipeline/test_ads_views.py",
+    ),
     "alert*": "alerts, which are looked at on a schedule by wall clock, and their thresholds",
     **dict.fromkeys(
         ("fan_days", "fan_values", "fan_refreshes", "fan_settings"),
@@ -50,7 +54,12 @@ NOT_COMPARED: dict[str, str] = {
     ),
 }
 """Tables and views that are not compared, and why; a name may end with * for all that begin so."""
-AGENTS: dict[str, tuple[str, ...]] = {"archive": SOURCES, "engagement": ("interactions",), "facts": SOURCES}
+AGENTS: dict[str, tuple[str, ...]] = {
+    "archive": SOURCES,
+    "engagement": ("interactions",),
+    "ads": ("ad_events",),
+    "facts": SOURCES,
+}
 """Every agent on source topics, and those it reads."""
 SHOWN_BYTES = 65_536
 """How much of a refused record the table ``dead_letters`` keeps."""
@@ -212,8 +221,7 @@ class _Run:
             if judged.event is None:
                 self._letters[record.topic, record.partition, record.offset] = _letter(judged)
                 continue
-            if record.topic == "interactions":
-                self._figures.add(judged)
+            self._figures.add(judged)
             yield judged
             # Its row has told the fan's hash by now.
             self._lives.add(judged, self._hashes.get(judged.event["fan_id"]))

@@ -169,11 +169,18 @@ _CREATOR_COUNTS = _COUNTS | {
 CONTENT_VALUES = (*_COUNTS.values(), "watch_ms", "completions", "applied")
 CREATOR_VALUES = (*_CREATOR_COUNTS.values(), "watch_ms", "completions", "stay_ms", "applied")
 
+_AD_COUNTS = {"impression": "impressions", "click": "clicks", "play": "plays", "conversion": "conversions"}
+AD_VALUES = (*_AD_COUNTS.values(), "cost_micros", "conversion_value_micros", "applied")
+_AD_KEYS = ("platform", "creator_id", "campaign_id", "ad_group_id", "creative_id", "audience", "channel")
+_AD_PEOPLE_KEYS = ("platform", "campaign_id", "region", "age_band", "gender")
+
 SNAPSHOTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "engagement_creator_minute": (("platform", "creator_id", "minute"), CREATOR_VALUES),
     "engagement_content_minute": (("platform", "creator_id", "content_id", "minute"), CONTENT_VALUES),
     "engagement_content_hour": (("platform", "creator_id", "content_id", "hour"), CONTENT_VALUES),
     "engagement_content_day": (("platform", "creator_id", "content_id", "day"), CONTENT_VALUES),
+    "ads_minute": ((*_AD_KEYS, "minute"), AD_VALUES),
+    "ads_people_minute": ((*_AD_PEOPLE_KEYS, "minute"), AD_VALUES),
 }
 """Key columns (partition and origin follow them) and value columns of each table of counts, in the order of rows."""
 
@@ -299,16 +306,22 @@ class Figures:
     _fans: dict[str, int] = field(default_factory=dict)
 
     def add(self, judged: Judged) -> None:
-        """Counts one record of ``interactions``, if it counts. Records of a partition come in offset order."""
+        """Counts one record of ``interactions`` or ``ad_events``, if it counts; others are in no table of counts.
+        Records of a partition come in offset order."""
         event, sent = judged.event, judged.sent
         if event is None or not judged.counts:
             return
+        if sent.topic == "ad_events":
+            self._advertise(event, sent, "repair" if judged.late else "stream")
+        elif sent.topic == "interactions":
+            self._engage(event, sent, "repair" if judged.late else "stream")
+
+    def _engage(self, event: dict[str, Any], sent: Sent, origin: str) -> None:
         kind, platform, creator = event["kind"], event["platform"], event["creator_id"]
         at = event["event_time"]
         minute = at // 60_000 * 60
         hour = minute // 3600 * 3600
         content = (event.get("content_id") or "") if "content_id" in _FIELDS["interactions"][kind] else ""
-        origin = "repair" if judged.late else "stream"
         watched = event["watch_ms"] if kind == "view" else 0
         complete = int(kind == "view" and event["duration_ms"] > 0 and watched >= event["duration_ms"])
         row = self._row("engagement_creator_minute", (platform, creator, minute, sent.partition, origin))
@@ -333,6 +346,15 @@ class Figures:
             fan = self._fans.setdefault(event["fan_id"], len(self._fans))
             sets = self.viewers if recent else self.later_viewers
             sets.setdefault((platform, creator, content, minute), set()).add(fan)
+
+    def _advertise(self, event: dict[str, Any], sent: Sent, origin: str) -> None:
+        minute = event["event_time"] // 60_000 * 60
+        for table, names in (("ads_minute", _AD_KEYS), ("ads_people_minute", _AD_PEOPLE_KEYS)):
+            row = self._row(table, (*(event.get(name) or "" for name in names), minute, sent.partition, origin))
+            row[_AD_INDEX[event["kind"]]] += 1
+            row[-3] += event.get("cost_micros") or 0
+            row[-2] += event.get("value_micros") or 0
+            row[-1] = sent.offset
 
     def viewers_by_hour(self) -> Iterator[tuple[Key, int]]:
         """Distinct viewers of each (platform, creator, content, hour in UTC seconds)."""
@@ -361,6 +383,7 @@ class Figures:
 _EPOCH_DAY = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001
 _CREATOR_INDEX = {kind: CREATOR_VALUES.index(name) for kind, name in _CREATOR_COUNTS.items()}
 _CONTENT_INDEX = {kind: CONTENT_VALUES.index(name) for kind, name in _COUNTS.items()}
+_AD_INDEX = {kind: AD_VALUES.index(name) for kind, name in _AD_COUNTS.items()}
 
 
 @dataclass(slots=True)

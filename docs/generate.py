@@ -136,6 +136,12 @@ def tables_page(client: Client) -> str:
             "Read them `FINAL` with `fold_version = 1`, and `sum` over partition and origin.",
             [name for name in comments if name.startswith(("engagement_content_", "engagement_creator_"))],
         ),
+        (
+            "Advertisements",
+            "[ads.md](ads.md) explains them. Views first; read the tables `FINAL` with `fold_version = 1`, and `sum` "
+            "over partition and origin.",
+            sorted((name for name in comments if name.startswith("ads_")), key=lambda name: name.endswith("_minute")),
+        ),
         ("Distinct viewers", "", [name for name in comments if name.startswith("viewers_")]),
         (
             "Stages of fans",

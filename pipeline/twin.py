@@ -6,10 +6,11 @@ from clickhouse_connect.driver.client import Client
 
 from infra.settings import Settings
 from pipeline.fold import Fold
+from pipeline.folds.ads import Ads
 from pipeline.folds.engagement import Engagement
 from pipeline.snapshot import SnapshotTable
 
-FOLDS: dict[str, tuple[type[Fold], str]] = {"engagement": (Engagement, "interactions")}
+FOLDS: dict[str, tuple[type[Fold], str]] = {"engagement": (Engagement, "interactions"), "ads": (Ads, "ad_events")}
 """Folds that store snapshot rows, by agent: the class, and the topic that its tables are computed from."""
 
 

@@ -69,6 +69,8 @@ FAULTS = (
     "INSERT INTO engagement_content_hour SELECT * REPLACE (applied + 1 AS applied) FROM engagement_content_hour FINAL "
     "LIMIT 1",
     "INSERT INTO engagement_content_day SELECT * REPLACE ('nobody' AS origin) FROM engagement_content_day LIMIT 1",
+    "INSERT INTO ads_minute SELECT * REPLACE (cost_micros + 1 AS cost_micros) FROM ads_minute FINAL LIMIT 1",
+    "INSERT INTO ads_people_minute SELECT * REPLACE ('nobody' AS region) FROM ads_people_minute FINAL LIMIT 1",
     "INSERT INTO viewers_hour SELECT * REPLACE ('nobody' AS content_id) FROM viewers_hour LIMIT 1",
     # Dead letters: lost, with another reason, doubled.
     "ALTER TABLE dead_letters DELETE WHERE (topic, partition, `offset`) = "
@@ -231,6 +233,7 @@ def test_a_sound_database_is_sound_and_every_fault_in_it_is_told(settings: Setti
         "event_time": gone.appended,
         "kind": "click",
         "creator_id": "nobody's",
+        "campaign_id": "nobody's",
     }
     truth.append([Sent("ad_events", 0, end, gone.appended, gone.key, orjson.dumps(event), "event")])
 
@@ -269,6 +272,8 @@ def test_a_sound_database_is_sound_and_every_fault_in_it_is_told(settings: Setti
         "engagement_creator_minute": (0, 0, 1),
         "engagement_content_hour": (0, 0, 1),
         "engagement_content_day": (0, 1, 0),
+        "ads_minute": (1, 0, 1),
+        "ads_people_minute": (1, 1, 0),
         "viewers_minute": (1, 0, 0),
         "viewers_hour": (0, 1, 0),
     }

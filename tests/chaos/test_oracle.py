@@ -200,6 +200,31 @@ def test_counts_of_a_creator_and_a_video() -> None:
     }
 
 
+def test_counts_cost_and_value_of_advertisements() -> None:
+    ad: dict[str, Any] = {"topic": "ad_events", "campaign_id": "k", "ad_group_id": "g", "creative_id": "v"}
+    ad |= {"audience": "all", "channel": "feed", "gender": None, "region": "广东"}
+    made = figures(
+        [
+            sent(NOON, "a", 3, kind="impression", cost_micros=5, **ad),
+            sent(NOON + 1, "b", 4, kind="conversion", cost_micros="", value_micros=7, **ad),
+            sent(NOON + 1, "b", 5, kind="conversion", cost_micros=9, value_micros=7, **ad),
+            sent(NOON + 2, "c", 6, kind="click", value_micros=2, **ad),
+            sent(NOON, "d", 7, kind="play", **ad | {"audience": "some", "region": "北京"}),
+        ]
+    )
+    minute = NOON // 1000
+    assert {name: rows for name, rows in made.tables.items() if rows} == {
+        "ads_minute": {
+            ("douyin", "c1", "k", "g", "v", "all", "feed", minute, 2, "stream"): [1, 1, 0, 1, 5, 9, 6],
+            ("douyin", "c1", "k", "g", "v", "some", "feed", minute, 2, "stream"): [0, 0, 1, 0, 0, 0, 7],
+        },
+        "ads_people_minute": {
+            ("douyin", "k", "广东", "", "", minute, 2, "stream"): [1, 1, 0, 1, 5, 9, 6],
+            ("douyin", "k", "北京", "", "", minute, 2, "stream"): [0, 0, 1, 0, 0, 0, 7],
+        },
+    }
+
+
 @pytest.mark.parametrize(
     ("at", "day"),
     [
