@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 BENCHES: dict[str, tuple[str, Callable[[argparse.Namespace, Say], Result]]] = {
     "worker": (
         "one worker, Kafka to ClickHouse, beside a plain Faust agent (about 2 minutes)",
-        lambda given, say: worker.bench(given.events, given.runs, say, given.plain),
+        lambda given, say: worker.bench(given.events, given.runs, say, given.plain, given.strangers),
     ),
     "stages": ("the stages of the work in this process, by size of block", lambda given, say: stages.bench(say)),
     "dedupe": ("memory and rebuilding of what a worker remembers", lambda given, say: dedupe.bench(say)),
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000, help="events in the topic (worker)")
     parser.add_argument("--runs", type=int, default=3, help="runs of the worker; the median is printed")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="without the plain agent (worker)")
+    parser.add_argument("--strangers", action="store_true", help="a load in which nobody is anybody's fan (worker)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in BENCHES]:

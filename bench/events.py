@@ -9,7 +9,12 @@ import orjson
 
 from schemas.topics import partition_for
 
-FANS, CREATORS, CONTENTS = 100_000, 100, 2_000
+FANS, CREATORS, CONTENTS = 20_000, 100, 2_000
+OWN_CREATORS, OWN_SHARE = 3, 0.95
+"""A fan has creators of its own, as weighty as they are, and is with one of them in this share of its events. So one
+event in ten is a fan's first with a creator on that day, as in the world of the generators."""
+STRANGERS = 100_000
+"""Fans of the load in which nobody is anybody's fan: three of four events are a fan's first with a creator."""
 SPAN_MS = 30 * 60_000
 """Event time that the load covers."""
 DISORDER_MS = 1_500
@@ -58,26 +63,40 @@ class Chunk:
     partitions: list[int]
 
 
-def chunks(events: int, start_ms: int, partitions: int, seed: int = 1) -> Iterator[Chunk]:
+def chunks(events: int, start_ms: int, partitions: int, seed: int = 1, strangers: bool = False) -> Iterator[Chunk]:
     """The load in parts. A few creators and videos have most of the audience (weights 1/rank); every video belongs
     to one creator and every fan to one partition; event times rise over ``SPAN_MS`` from ``start_ms``, with
-    disorder of seconds."""
+    disorder of seconds. ``strangers``: fans have no creators of their own."""
     random = np.random.default_rng(seed)
     creator_of = random.choice(CREATORS, CONTENTS, p=_weights(CREATORS))
     content_weights = _weights(CONTENTS)
+    number = STRANGERS if strangers else FANS
+    # A creator's videos, by weight: every creator that a fan may have has some.
+    videos = [np.flatnonzero(creator_of == creator) for creator in range(CREATORS)]
+    having = np.flatnonzero([len(own) > 0 for own in videos])
+    sizes = np.array([len(own) for own in videos])
+    firsts, by_creator = np.cumsum(sizes) - sizes, np.concatenate(videos)
+    weights = _weights(CREATORS)[having]
+    own_creators = random.choice(having, (number, OWN_CREATORS), p=weights / weights.sum())
     kinds = list(SHARES)
     kind_weights = np.array(list(SHARES.values())) / sum(SHARES.values())
-    fans = [f"u{number:08d}" for number in random.integers(0, 10**8, FANS).tolist()]
+    fans = [f"u{number:08d}" for number in random.integers(0, 10**8, number).tolist()]
     homes = [partition_for(fan.encode(), partitions) for fan in fans]
-    traits = random.integers(0, 2**31, FANS).tolist()
+    traits = random.integers(0, 2**31, number).tolist()
     durations = random.integers(8_000, 90_000, CONTENTS).tolist()
     for first in range(0, events, CHUNK):
         count = min(CHUNK, events - first)
         sent = start_ms + (np.arange(first, first + count) * SPAN_MS) // events
         times = (sent - random.exponential(DISORDER_MS, count).astype(np.int64)).tolist()
-        who = random.integers(0, FANS, count).tolist()
+        who_array = random.integers(0, number, count)
+        who = who_array.tolist()
         what = random.choice(len(kinds), count, p=kind_weights).tolist()
-        contents = random.choice(CONTENTS, count, p=content_weights).tolist()
+        anybodys = random.choice(CONTENTS, count, p=content_weights)
+        own = own_creators[who_array, random.integers(0, OWN_CREATORS, count)]
+        # Of the first of a creator's videos most: the square of an even draw.
+        place = (random.random(count) ** 2 * sizes[own]).astype(np.int64)
+        with_own = (random.random(count) < OWN_SHARE) & (not strangers)
+        contents = np.where(with_own, by_creator[firsts[own] + place], anybodys).tolist()
         ids = random.integers(0, 2**63, count).tolist()
         watched = random.gamma(1.5, 0.5, count).tolist()
         repeated = (random.random(count) < REPEATS).tolist()

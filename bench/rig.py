@@ -50,14 +50,14 @@ def pids(settings: Settings) -> dict[str, int]:
     return found
 
 
-def fill(settings: Settings, events: int, say: Callable[[str], None]) -> tuple[float, float]:
+def fill(settings: Settings, events: int, say: Callable[[str], None], strangers: bool = False) -> tuple[float, float]:
     """Sends the load into the topic ``interactions``; returns bytes per event, and seconds."""
     failed: list[BaseException] = []
     sent = size = 0
     begun = time.perf_counter()
     producer = kafka_producer(settings, batch_size=1024 * 1024, linger_ms=100)
     try:
-        for chunk in chunks(events, int(time.time() * 1000) - LAG_MS, PARTITIONS):
+        for chunk in chunks(events, int(time.time() * 1000) - LAG_MS, PARTITIONS, strangers=strangers):
             for key, value, partition in zip(chunk.keys, chunk.values, chunk.partitions, strict=True):
                 producer.send("interactions", value, key, partition=partition).add_errback(failed.append)
             sent += len(chunk.values)

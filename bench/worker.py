@@ -40,12 +40,13 @@ class Run:
     cpu: dict[str, float]
 
 
-def bench(events: int, runs: int, say: Callable[[str], None], plain: bool = True) -> Result:
+def bench(events: int, runs: int, say: Callable[[str], None], plain: bool = True, strangers: bool = False) -> Result:
     """Both measurements, on one topic filled once; the worker's as the median of the runs."""
-    result = Result("worker", f"python -m bench worker --events {events} --runs {runs}")
+    options = f"--events {events} --runs {runs}{'' if plain else ' --no-plain'}{' --strangers' if strangers else ''}"
+    result = Result("worker", f"python -m bench worker {options}")
     result.conditions = conditions()
     with rig.stack() as settings:
-        size, seconds = rig.fill(settings, events, say)
+        size, seconds = rig.fill(settings, events, say, strangers)
         done = []
         for number in range(runs):
             with rig.database(settings, f"fanpulse_bench_{number}") as own:
