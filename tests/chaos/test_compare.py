@@ -266,7 +266,7 @@ def test_a_sound_database_is_sound_and_every_fault_in_it_is_told(settings: Setti
         "events_orders": (0, 1, 0),
         "events_ad_events": (1, 0, 0),
         "dead_letters": (1, 1, 1),
-        "checkpoints": (1, 1, 4),
+        "checkpoints": (1, 1, 5),
         # Partition 0 lacks what never arrived, 1 an input of the messages that are none, 2 has another.
         "checkpoints_lifecycle": (0, 0, 2),
         "engagement_creator_minute": (0, 0, 1),
