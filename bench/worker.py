@@ -47,40 +47,40 @@ def bench(events: int, runs: int, say: Callable[[str], None], plain: bool = True
     result.conditions = conditions()
     with rig.stack() as settings:
         size, seconds = rig.fill(settings, events, say, strangers)
-        done = []
+        done, without = [], []
         for number in range(runs):
+            with rig.database(settings, "fanpulse_bench_without_fans") as own:
+                say(f"without the agents of fans: run {number + 1} of {runs}")
+                without.append(_run(own, events, WITHOUT_FANS))
             with rig.database(settings, f"fanpulse_bench_{number}") as own:
                 say(f"worker: run {number + 1} of {runs}")
                 done.append(_run(own, events))
                 say(f"verifying run {number + 1}")
                 _verify(result, own, events, f"worker, run {number + 1}")
-                if plain and number == runs - 1:
+                if number == runs - 1:
                     _report(result, done, events, size)
-                    _plain(
-                        result,
-                        own,
-                        min(events, PLAIN_EVENTS),
-                        statistics.median(run.seconds for run in done) / events,
-                        say,
-                    )
-        if not plain:
-            _report(result, done, events, size)
-        with rig.database(settings, "fanpulse_bench_without_fans") as own:
-            say("worker without the agents of fans")
-            _compare(result, done, _run(own, events, "bench.without_fans"), events)
+                    _compare(result, done, without, events)
+                if plain and number == runs - 1:
+                    pace = _plain(result, own, min(events, PLAIN_EVENTS), say)
+                    both = {"worker": done, "worker without fans": without}
+                    for name, took in both.items():
+                        ratio = pace / (statistics.median(run.seconds for run in took) / events)
+                        note = "the same work" if took is without else "which has no fans"
+                        result.add(f"{name} : plain agent", ratio, "times", note)
     result.add(
         "load: Kafka producer", events / seconds, "events/s", "kafka-python, one process, with making the events"
     )
     return result
 
 
-def _compare(result: Result, runs: list[Run], without: Run, events: int) -> None:
+def _compare(result: Result, runs: list[Run], without: list[Run], events: int) -> None:
     """What facts and lifecycle cost: CPU of the worker with them and without, in one run of the bench."""
-    own = statistics.median(run.cpu["worker"] for run in runs)
-    left = without.cpu["worker"]
+    own, left = (statistics.median(run.cpu["worker"] for run in each) for each in (runs, without))
     note = "facts and lifecycle; their share in the CPU of all that a worker does without them"
     result.add("fans: CPU beside the rest", 100 * (own - left) / left, "%", note)
-    result.add("worker without fans: CPU", left / events * 1e6, "us/event", f"{events / without.seconds:,.0f} events/s")
+    seconds = statistics.median(run.seconds for run in without)
+    result.add("worker without fans", events / seconds, "events/s", "archive, engagement, ads")
+    result.add("worker without fans: CPU", left / events * 1e6, "us/event")
 
 
 def _report(result: Result, runs: list[Run], events: int, size: float) -> None:
@@ -116,7 +116,7 @@ STAGES = {
 """Parts of the worker's CPU."""
 ON_LOOP = ("decode", "archive", "engagement", "facts", "lifecycle")
 """Those in the thread of the event loop."""
-WORKER = "pipeline.worker"
+WORKER, WITHOUT_FANS = "pipeline.worker", "bench.without_fans"
 
 
 def _run(settings: Settings, events: int, module: str = WORKER) -> Run:
@@ -180,8 +180,8 @@ def _verify(result: Result, settings: Settings, events: int, who: str) -> None:
     result.check(stored == events, f"{who}: {stored:,} raw rows of {events:,} events")
 
 
-def _plain(result: Result, ours: Settings, events: int, pace: float, say: Callable[[str], None]) -> None:
-    """The plain agent on the first events of the same topic; ``pace`` is ours, seconds an event."""
+def _plain(result: Result, ours: Settings, events: int, say: Callable[[str], None]) -> float:
+    """The plain agent on the first events of the same topic; seconds an event."""
     with rig.database(ours, "fanpulse_plain") as own:
         say(f"plain agent: {events:,} events")
         with rig.process(own, "bench.plain", str(events)) as agent, CpuSampler(rig.pids(own)) as cpu:
@@ -202,11 +202,11 @@ def _plain(result: Result, ours: Settings, events: int, pace: float, say: Callab
         )
         result.add("plain agent: CPU", outcome.cpu * micro, "us/event", "the process, all threads")
         result.add("plain agent: ClickHouse: CPU", used["clickhouse"] * micro, "us/event")
-        result.add("worker : plain agent", seconds / outcome.events / pace, "times")
         say("verifying the plain agent")
         _verify(result, own, outcome.events, "plain agent")
         rows, differ = _same(ours, own, outcome.until)
         result.check(rows > 0 and not differ, f"{rows:,} creator-minutes of both, {differ} differ")
+        return seconds / outcome.events
 
 
 def _same(ours: Settings, plain: Settings, until: dict[int, int]) -> tuple[int, int]:
