@@ -55,6 +55,12 @@ class YamlFile:
             return model.model_validate(self.value)
         except ValidationError as error:
             found = [(self._place(each["loc"]), _message(dict(each))) for each in error.errors(include_url=False)]
+        # What holds something that is wrong is often said to be wrong, too: too short without it, say.
+        found = [
+            (place, message)
+            for place, message in found
+            if not any(len(other) > len(place) and other[: len(place)] == place for other, _ in found)
+        ]
         found.sort(key=lambda each: self.line(each[0]))
         place, message = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -187,6 +193,8 @@ def _message(error: dict[str, Any]) -> str:
     kind, given = error["type"], error["input"]
     if kind in _MESSAGES:
         return _MESSAGES[kind]
+    if kind == "too_short":
+        return f"must have {error['ctx']['min_length']} or more, each in a line: - value"
     message = " ".join(str(error["msg"]).split()).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if kind in ("value_error", "fanpulse") or isinstance(given, dict | list) or given is None:
