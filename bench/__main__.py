@@ -13,7 +13,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from rich.console import Console
 
-from bench import dedupe, generate, lifecycle, moves, recovery, stages, worker
+from bench import dedupe, generate, lifecycle, moves, recovery, rules, stages, worker
 from bench.result import Result, Wrong, show
 from infra.errors import FanpulseError
 
@@ -35,6 +35,7 @@ BENCHES: dict[str, tuple[str, Callable[[argparse.Namespace, Say], Result]]] = {
         lambda given, say: recovery.bench(say),
     ),
     "moves": ("from an event to its move in ClickHouse, under load", lambda given, say: moves.bench(say)),
+    "rules": ("budget rules: 20 for 1,000 campaigns, as a window closes", lambda given, say: rules.bench(say)),
     "generate": ("the generators, on one core", lambda given, say: generate.bench()),
 }
 """What there is: a line of help, and how to run it."""
