@@ -173,11 +173,12 @@ def _tables(
             pl.col("at").cast(pl.Datetime("ms", "UTC")),
             pl.col("resurrected", "withdrawn").cast(pl.UInt8),
         )
-        if len(changed):
-            client.insert_arrow("fan_transitions", changed.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        # Told before they are stored: what is stored is not told again.
         sent = [producer.send(settings.topic_prefix + TRANSITIONS, line, key=key) for key, line in records(changed)]
         for each in sent:
             each.get(timeout=_ANSWER_S)
+        if len(changed):
+            client.insert_arrow("fan_transitions", changed.to_arrow(compat_level=pl.CompatLevel.oldest()))
         client.command(_state(twins), parameters=parameters)
         withdrawn += int(changed["withdrawn"].sum())
         moves += int((changed["withdrawn"] == 0).sum())

@@ -103,7 +103,7 @@ def test_cut_off_it_must_be_done_again(settings: Settings, tmp_path: Path, monke
         await_stored(settings, [worker])
         assert worker.stop() == 0
     other = changed(settings, churn_after=9)
-    for place in ("_tables", "_state", "refresh"):
+    for place in ("_tables", "records", "_state", "refresh"):
         with monkeypatch.context() as patch:
             patch.setattr(module, place, lambda *args, **kwargs: sys.exit(9))
             with pytest.raises(SystemExit):
