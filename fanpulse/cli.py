@@ -35,6 +35,7 @@ COMMANDS: dict[str, Command] = {
     "refresh": Command("fanpulse.refresh", "refresh", "Bring fan features, tiers and tags up to date now."),
     "fans": Command("fanpulse.fans", "fans", "Show how the fans of a creator are, and what to do."),
     "alerts": Command("fanpulse.alerts", "alerts", "Show what calls for somebody, and try the webhooks."),
+    "experiments": Command("fanpulse.experiments", "experiments", "Compare ad groups: A/B tests with verdicts."),
     "rules": Command("fanpulse.rules", "rules", "Check budget rules, and try them on past days."),
     "repair": Command("fanpulse.repair", "repair", "Take late events into the figures of their days."),
     "dead-letters": Command(
