@@ -13,7 +13,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from rich.console import Console
 
-from bench import dedupe, generate, lifecycle, moves, recovery, rules, stages, worker
+from bench import dedupe, experiments, generate, lifecycle, moves, recovery, rules, stages, worker
 from bench.result import Result, Wrong, show
 from infra.errors import FanpulseError
 
@@ -36,6 +36,10 @@ BENCHES: dict[str, tuple[str, Callable[[argparse.Namespace, Say], Result]]] = {
     ),
     "moves": ("from an event to its move in ClickHouse, under load", lambda given, say: moves.bench(say)),
     "rules": ("budget rules: 20 for 1,000 campaigns, as a window closes", lambda given, say: rules.bench(say)),
+    "experiments": (
+        "A/B tests whose truth is known: wrong verdicts, and how soon right ones come (about 2 minutes)",
+        lambda given, say: experiments.bench(say),
+    ),
     "generate": ("the generators, on one core", lambda given, say: generate.bench()),
 }
 """What there is: a line of help, and how to run it."""
@@ -47,7 +51,7 @@ def main() -> None:
         "python -m bench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{name:10}{line}" for name, (line, _) in BENCHES.items()),
+        epilog="\n".join(f"{name:13}{line}" for name, (line, _) in BENCHES.items()),
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure; all if none is named")
     parser.add_argument("--events", type=int, default=1_000_000, help="events in the topic (worker)")

@@ -187,9 +187,9 @@ def _show(experiment: Experiment, outcome: Outcome, unseen: list[str]) -> None:
                 str(arm.days),
                 *(_count(name, arm.sums) for name in counts),
                 _percent(arm.figure),
-                _interval(arm.interval),
-                _points(one.difference) if one else "-",
-                _interval(one.narrowest, "+") if one else "-",
+                _between(arm.interval, "%"),
+                _points(one.difference) if one and one.verdict != "not enough data" else "-",
+                _between(one.narrowest, "", "+") if one else "-",
                 _verdict(arm, control, one),
             ]
         )
@@ -276,8 +276,8 @@ def _points(difference: float | None) -> str:
     return "-" if difference is None else f"{100 * difference:+.2f} points"
 
 
-def _interval(between: Interval | None, sign: str = "") -> str:
-    return "-" if between is None else f"{100 * between.low:{sign}.2f} to {100 * between.high:{sign}.2f}"
+def _between(found: Interval | None, unit: str, sign: str = "") -> str:
+    return "-" if found is None else f"{100 * found.low:{sign}.2f}{unit} to {100 * found.high:{sign}.2f}{unit}"
 
 
 def _groups(groups: tuple[str, ...]) -> str:

@@ -190,7 +190,8 @@ def test_it_is_plain_on_a_pipe(client: Client, command: Any, file: Path) -> None
     assert (control[0], control[1], control[5:]) == ("old", "3", ["-", "-", "-", "control"])
     cost = client.query("SELECT sum(clicks) FROM ads_minute WHERE ad_group_id = 'g3'").result_rows[0][0]
     assert new[-1] == f"not enough data: 3 of 7 days, {cost:,} of 20,000.50 yuan of cost"
-    assert re.fullmatch(r"[+-]0\.\d\d points", new[6])
+    assert re.fullmatch(r"\d\.\d\d%", new[4])
+    assert new[5:8] == ["-", "-", "-"]
     assert third == [
         "third", "0", "0", "0", "-", "-", "-", "-",
         "not enough data: 0 of 7 days, 0 of 1,000 clicks, 0 of 30 conversions, 0 of 20,000.50 yuan of cost",
@@ -212,6 +213,7 @@ def test_it_has_colours_on_a_terminal(
     assert code == 0
     assert "\x1b[" in out
     assert re.search(r"better, since 2026-03-(08|09|1\d)", out)
+    assert re.search(r"\d% to \d+\.\d\d%  +\+\d+\.\d\d points  +\+\d+\.\d\d to \+\d+\.\d\d", out)
     assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in out.splitlines()) <= 160
 
 

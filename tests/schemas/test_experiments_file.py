@@ -1,5 +1,6 @@
 """Files of A/B tests: what is read, and how what is wrong is refused, with its line."""
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def test_what_may_be_left_out_is(tmp_path: Path) -> None:
     (one,) = read(tmp_path, text).experiments
     assert (one.last, one.alpha) == (None, 0.05)
     assert [least(metric, one.guards)["conversions"] for metric in ("ctr", "cvr", "roi")] == [0, 30, 200]
+
+
+def test_the_file_of_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (one,) = read(tmp_path, shown).experiments
+    assert least(one.metric, one.guards) == {"days": 7, "clicks": 5000, "conversions": 30, "cost": 500_000_000}
 
 
 @pytest.mark.parametrize(
