@@ -9,12 +9,13 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from chaos import alerts
 from chaos.compare import NOT_COMPARED
 from chaos.feed import Feed, Mix
 from chaos.fleet import (
@@ -37,6 +38,7 @@ from chaos.scene import Scene
 from chaos.truth import Sent
 from chaos.worker import POINTS
 from infra.connect import clickhouse_address, kafka_admin
+from infra.settings import Settings
 from infra.topics import consumer_group
 from pipeline.app import AGENTS, READ
 from pipeline.recovery import ARCHIVE
@@ -536,6 +538,51 @@ def poison(scene: Scene) -> None:
             scene.outcome.failures.append("ClickHouse refused no record")
 
 
+def told_alerts(scene: Scene) -> None:
+    """Creators lose followers while workers are killed and a webhook fails, hangs and cuts off: who is told what?"""
+    zone = alerts.zone_at_noon(datetime.now(UTC))
+    scene.settings = Settings(**{**scene.settings.model_dump(exclude_unset=True), "time_zone": zone})
+    creators = [f"c{number:02}" for number in range(scene.pick(6, 40))]
+    losing = frozenset(scene.random.sample(creators, len(creators) // 2))
+    followers = alerts.Followers(creators, losing)
+    hook = alerts.Hook(len(losing) * 2, scene.random)
+    with (
+        hook.serving(),
+        Fleet(
+            scene.settings,
+            scene.logs,
+            idle_after=1,
+            alert_interval=0.3,
+            alert_policy=alerts.POLICY,
+            webhook_urls=hook.url,
+        ) as fleet,
+    ):
+        for index in (0, 1):
+            fleet.start(index)
+        fleet.begun()
+        scene.truth.append(followers.send(scene.settings))
+        wanted = followers.wanted(scene.settings)
+        for _ in range(scene.pick(4, 40)):
+            time.sleep(scene.random.uniform(0.2, 3.0))
+            index = scene.random.choice(fleet.indices)
+            fleet.kill(index)
+            fleet.start(index)
+            scene.hit("kill while alerts are told")
+        fleet.begun()
+        # Of the topic and the webhook.
+        everything = 2 * len(wanted)
+        until(
+            lambda: alerts.delivered(scene.settings) >= everything, "all to be told", fleet.check, deadline=5 * DEADLINE
+        )
+        scene.finish(fleet)
+    scene.outcome.tables += alerts.compare(scene.settings, wanted, hook)
+    scene.outcome.notes.append(
+        f"{len(wanted)} alerts told; the webhook failed {hook.failed} times and took {len(hook.taken)} messages"
+    )
+    if not hook.failed:
+        scene.outcome.failures.append("the webhook never failed")
+
+
 def set_back(scene: Scene) -> None:
     """Checkpoints and Kafka's offsets set by hand: what is read again changes nothing."""
     events = scene.pick(5000, 100_000)
@@ -659,6 +706,7 @@ SCENARIOS: dict[str, Scenario] = {
     "insert-stall": _scenario(insert_stall),
     "input": _scenario(bad_input),
     "poison": _scenario(poison),
+    "alerts": _scenario(told_alerts),
     "set-back": _scenario(set_back),
     "kafka-killed": _scenario(kafka_killed),
     "clickhouse-killed": _scenario(clickhouse_killed),
