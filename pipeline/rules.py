@@ -563,7 +563,7 @@ def _change(action: Action, entity: Entity, memory: Memory) -> tuple[int | None,
         rooms.append((base * action.daily_cap // FULL - memory.changed, "daily_cap"))
     reason: Reason = ""
     for room, limit in rooms:
-        if room < step:
+        if max(room, 0) < step:
             step, reason = max(room, 0), limit
     return before, before + (step if action.by > 0 else -step), reason
 

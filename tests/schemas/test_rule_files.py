@@ -298,3 +298,10 @@ def test_every_field_and_metric_is_in_the_documentation() -> None:
     page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
     names = [name for model in (Rule, Scope, Window, Guards, Action, Schedule) for name in model.model_fields]
     assert [name for name in [*names, *METRICS] if f"`{name}`" not in page] == []
+
+
+def test_the_campaigns_of_the_documentation_are_campaigns(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```yaml\n(campaigns:.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [campaign] = read_campaigns(written(tmp_path, text))
+    assert set(re.findall(r"(\w+):", text)) - {"campaigns"} == campaign.model_fields_set | {"ad_group_id"}
