@@ -135,11 +135,13 @@ SELECT
 FROM ads_minute FINAL
 WHERE fold_version = 1
     AND platform = {platform:String}
+    AND campaign_id IN (SELECT campaign_id FROM ads_minute WHERE has({groups:Array(String)}, ad_group_id))
     AND has({groups:Array(String)}, ad_group_id)
     AND minute >= {begin:DateTime('UTC')}
     AND minute < {end:DateTime('UTC')}
 GROUP BY ad_group_id, day
 """
+"""Campaigns only make it faster: the table is sorted by them."""
 
 
 def _midnight(day: date, zone: str) -> datetime:

@@ -2,7 +2,7 @@
 
 Sums come in blocks, local days, of which each arm has one. A figure is a ratio of sums: CTR = clicks / impressions, CVR
 = conversions / clicks, ROI = (conversion value - cost) / cost. An arm is compared with the control block by block, so
-what moves both (weekday, season, a raid of buyers) falls out: the difference is that of Mantel and Haenszel, the
+what moves both (weekday, season, a rush of buyers) falls out: the difference is that of Mantel and Haenszel, the
 differences of the blocks weighted by d e / (d + e), where d and e are the denominators of the two.
 
 An interval is one of a confidence sequence: with probability 1 - alpha the truth is in *all* of them, whenever and
