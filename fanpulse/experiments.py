@@ -210,9 +210,9 @@ _COUNTS = {
 
 def _count(name: str, sums: Sums) -> str:
     if name == "COST (YUAN)":
-        return show_money(sums.cost_micros).removesuffix(" yuan")
+        return f"{sums.cost_micros / 1e6:,.2f}"
     if name == "VALUE (YUAN)":
-        return show_money(sums.conversion_value_micros).removesuffix(" yuan")
+        return f"{sums.conversion_value_micros / 1e6:,.2f}"
     return f"{getattr(sums, name.lower()):,}"
 
 

@@ -16,6 +16,7 @@ import fanpulse.experiments as module
 from fanpulse.cli import main
 from infra.connect import clickhouse_client
 from infra.settings import Settings
+from pipeline.experiments import Arm, Comparison, Interval, Shortfall, Sums
 from pipeline.migrate import migrate
 
 FIRST = date(2026, 3, 2)
@@ -213,6 +214,8 @@ def test_it_has_colours_on_a_terminal(
     assert code == 0
     assert "\x1b[" in out
     assert re.search(r"better, since 2026-03-(08|09|1\d)", out)
+    cost = client.query("SELECT sum(clicks) FROM ads_minute WHERE ad_group_id = 'g3'").result_rows[0][0]
+    assert f"{cost:,}.00" in out
     assert re.search(r"\d% to \d+\.\d\d%  +\+\d+\.\d\d points  +\+\d+\.\d\d to \+\d+\.\d\d", out)
     assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in out.splitlines()) <= 160
 
@@ -223,6 +226,36 @@ def test_before_anything_is_stored(client: Client, command: Any, file: Path) -> 
     assert code == 0
     assert "from 2026-03-02 on: no whole day is stored yet" in out
     assert "nothing is stored of ad groups 1001, 1002 and g3 in this time" in out
+
+
+DAYS, CLICKS = Shortfall("days", 3, 7), Shortfall("clicks", 10, 1000)
+HALF = Interval(-0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("own", "of_control", "found", "says"),
+    [
+        ((), (), ("better", date(2026, 3, 9), False), "better, since 2026-03-09"),
+        ((), (), ("no difference shown yet", None, False), "no difference shown yet"),
+        ((), (), ("no difference shown yet", None, True), "no difference shown: it changed in the course of the test"),
+        ((), (), ("not enough data", None, False), "not enough data: too few days on which both ran"),
+        ((CLICKS,), (), ("not enough data", None, False), "not enough data: 10 of 1,000 clicks"),
+        ((), (DAYS,), ("not enough data", None, False), "not enough data: 3 of 7 days of old"),
+        (
+            (CLICKS,),
+            (DAYS, CLICKS),
+            ("not enough data", None, False),
+            "not enough data: 10 of 1,000 clicks, 3 of 7 days of old",
+        ),
+    ],
+)
+def test_a_verdict_is_said_with_its_reason(
+    own: tuple[Shortfall, ...], of_control: tuple[Shortfall, ...], found: Any, says: str
+) -> None:
+    arm, control = (Arm(name, Sums(), 9, 0.5, HALF, lacks) for name, lacks in (("new", own), ("old", of_control)))
+    verdict, decided, changed = found
+    assert module._verdict(arm, control, Comparison("new", 0.1, HALF, HALF, verdict, decided, changed)) == says
+    assert module._verdict(control, control, None) == "control"
 
 
 def test_a_test_is_said_as_a_sentence(command: Any, file: Path) -> None:

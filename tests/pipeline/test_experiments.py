@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bench.experiments import LIFTS, SAME, blocks, experiment, spoke
@@ -189,6 +189,7 @@ def test_a_difference_that_turns_round_is_no_verdict() -> None:
 # What holds of all sums.
 
 
+@settings(deadline=None)
 @given(tests)
 def test_intervals_contain_their_figures(test: tuple[Experiment, list[Block]]) -> None:
     outcome = evaluate(*test)
@@ -200,6 +201,7 @@ def test_intervals_contain_their_figures(test: tuple[Experiment, list[Block]]) -
             assert between.low <= figure <= between.high
 
 
+@settings(deadline=None)
 @given(tests)
 def test_what_is_left_never_widens_and_a_verdict_stays(test: tuple[Experiment, list[Block]]) -> None:
     wants, some = test
@@ -220,6 +222,7 @@ def test_what_is_left_never_widens_and_a_verdict_stays(test: tuple[Experiment, l
             assert one.arm not in before or one.narrowest is not None
 
 
+@settings(deadline=None)
 @given(tests, st.integers(0, 13), st.integers(0, 20_000), st.integers(0, 2000), st.integers(0, 10**10))
 def test_no_verdict_before_the_guards_are_met(
     test: tuple[Experiment, list[Block]], least_days: int, clicks: int, conversions: int, cost: int
@@ -246,6 +249,7 @@ def test_no_verdict_before_the_guards_are_met(
     assert all(not arm.lacks or arm.interval is None for arm in outcome.arms)
 
 
+@settings(deadline=None)
 @given(tests)
 def test_swapping_the_arms_turns_the_difference_round(test: tuple[Experiment, list[Block]]) -> None:
     wants, some = test
@@ -263,6 +267,7 @@ def test_swapping_the_arms_turns_the_difference_round(test: tuple[Experiment, li
             assert (yours.low, yours.high) == (-mine.high, -mine.low)
 
 
+@settings(deadline=None)
 @given(tests, st.integers(2, 1000))
 def test_another_unit_of_money_changes_nothing(test: tuple[Experiment, list[Block]], factor: int) -> None:
     wants, some = test
@@ -288,6 +293,7 @@ def test_another_unit_of_money_changes_nothing(test: tuple[Experiment, list[Bloc
         assert (mine.interval is None) == (yours.interval is None)
 
 
+@settings(deadline=None)
 @given(tests)
 def test_a_block_without_anything_changes_nothing(test: tuple[Experiment, list[Block]]) -> None:
     wants, some = test
