@@ -189,6 +189,7 @@ def _as_json(trial: Trial) -> dict[str, Any]:
                 "fired": len(_of(rule, result)),
                 "clamped": sum(each.outcome == "clamped" for each in _of(rule, result)),
                 "skipped": dict(result.skipped[rule.id].most_common()),
+                "guards_that_failed": dict(result.guards[rule.id].most_common()),
             }
             for rule in trial.rules
         ],
@@ -255,7 +256,7 @@ def _show(trial: Trial) -> None:
             f"{result.scope[rule.id]:,}",
             f"{result.evaluated[rule.id]:,}",
             f"{len(_of(rule, result)):,}",
-            ", ".join(f"{reason} {number:,}" for reason, number in result.skipped[rule.id].most_common()) or "-",
+            _skipped(rule, result),
         ]
         for rule in trial.rules
     ]
@@ -266,6 +267,16 @@ def _show(trial: Trial) -> None:
     for reason, said in REASONS.items():
         if reason in met:
             _line(console, f"{reason}: {said}", "dim")
+
+
+def _skipped(rule: Rule, result: Backtest) -> str:
+    """Why it did not fire, most frequent first; of guards, which did not hold."""
+    said = []
+    for reason, number in result.skipped[rule.id].most_common():
+        failed = result.guards[rule.id].most_common() if reason == "guards" else []
+        which = f" ({', '.join(f'{name} {count:,}' for name, count in failed)})" if failed else ""
+        said.append(f"{reason} {number:,}{which}")
+    return ", ".join(said) or "-"
 
 
 def _row(decision: Decision, zone: str) -> list[str]:

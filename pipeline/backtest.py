@@ -50,13 +50,15 @@ class Backtest:
     """What the rules would have done, all of them acting together.
 
     ``closings``: moments at which windows closed. By rule id: ``scope``, entities that it was evaluated for;
-    ``evaluated``, decisions; ``skipped``, why it did not fire. ``fired``: the decisions that fired, in their order.
+    ``evaluated``, decisions; ``skipped``, why it did not fire; ``guards``, of those that guards stopped, which did not
+    hold. ``fired``: the decisions that fired, in their order.
     """
 
     closings: int = 0
     scope: dict[str, int] = field(default_factory=dict)
     evaluated: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, Counter[Reason]] = field(default_factory=dict)
+    guards: dict[str, Counter[str]] = field(default_factory=dict)
     fired: list[Decision] = field(default_factory=list)
 
 
@@ -173,7 +175,8 @@ def backtest(
         say: is told now and then what part is done.
     """
     acting = [rule.model_copy(update={"mode": "act"}) for rule in rules]
-    result = Backtest(skipped={rule.id: Counter() for rule in rules})
+    ids = [rule.id for rule in rules]
+    result = Backtest(skipped={name: Counter() for name in ids}, guards={name: Counter() for name in ids})
     memories: dict[tuple[str, Key], Memory] = {}
     now = list(known)
     groups = {rule.level == "ad_group" for rule in rules}
@@ -196,6 +199,8 @@ def backtest(
             result.evaluated[decision.rule_id] += 1
             if decision.outcome == "skipped":
                 result.skipped[decision.rule_id][decision.reason] += 1
+                if decision.reason == "guards":
+                    result.guards[decision.rule_id].update(each.name for each in decision.guards if not each.holds)
             else:
                 result.fired.append(decision)
     scope = Counter(rule_id for rule_id, _ in memories)

@@ -18,6 +18,8 @@ Model = TypeVar("Model", bound=BaseModel)
 TEMPLATES = ("e-commerce", "education", "local-services")
 """Names of the files in ``schemas/rules/``, all of rules that only say what they would do."""
 
+_LONGEST = 500
+"""Characters of what is said of a fault: it may quote a text of any length."""
 _PARTS: dict[type[BaseModel], dict[str, type[BaseModel]]] = {
     Rule: {"scope": Scope, "window": Window, "guards": Guards, "action": Action, "schedule": Schedule},
     Campaign: {"ad_groups": AdGroup},
@@ -113,7 +115,8 @@ def _read(file: YamlFile, top: str, model: type[Model], identity: Any, field: st
 
 
 def _fault(file: YamlFile, place: Place, message: str) -> str:
-    return file.error(place, message).message
+    line = " ".join(message.split())
+    return file.error(place, line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "...").message
 
 
 def _explain(
@@ -159,14 +162,14 @@ def _words(model: type[BaseModel] | None, name: str, error: Mapping[str, Any]) -
             near = difflib.get_close_matches(name, fields, n=1)
             meant = f"did you mean {near[0]}? " if near else ""
             return f"is not known here; {meant}There are {', '.join(fields)}"
+        case _ if given is None:
+            return f"is empty{example}"
         case "literal_error":
             return f"`{given}` must be {error['ctx']['expected'].replace(chr(39), '')}"
-        case "string_type" if given is not None:
+        case "string_type":
             return f"`{given}` must be text; write it in quotes"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"must have keys with values{example}"
         case _:
             message = str(error["msg"])
-            if given is None:
-                return f"is empty{example}"
             return f"`{given}`: {message[:1].lower()}{message[1:]}{example}"

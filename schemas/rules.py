@@ -223,7 +223,7 @@ def _parse(text: Any) -> dict[str, Any]:
 
 def _metric(name: str) -> Metric:
     if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name.lower(), METRICS, n=1, cutoff=0.0)[0]
         raise refused(f"there is no metric `{name}`; did you mean {near}? There are {', '.join(METRICS)}")
     return METRICS[name]
 

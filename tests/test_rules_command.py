@@ -142,8 +142,8 @@ def test_a_backtest_on_a_pipe(run: Run, files: Path) -> None:
         "",
         "and why not",
         "RULE ENTITIES DECISIONS FIRED SKIPPED",
-        "cheap 1 24 2 guards 12, conditions 6, cool_down 2, daily_cap 2",
-        "idle 1 24 1 not_active 16, guards 7",
+        "cheap 1 24 2 guards 12 (impressions 12), conditions 6, cool_down 2, daily_cap 2",
+        "idle 1 24 1 not_active 16, guards 7 (spend 7)",
         "",
         "not_active: it is not active, so there is nothing to change or to pause",
         "guards: a guard does not hold",
@@ -151,6 +151,18 @@ def test_a_backtest_on_a_pipe(run: Run, files: Path) -> None:
         "cool_down: it fired less than its cool-down ago",
         "daily_cap: the step goes beyond what the rule may change in a day",
     ]  # fmt: skip
+
+
+@pytest.mark.stack
+def test_the_documentation_shows_a_backtest_as_it_is(run: Run, files: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "rules.md").read_text(encoding="utf-8")
+    (files / "campaigns.yaml").write_text(CAMPAIGNS, encoding="utf-8")
+    _, out, _ = run(
+        "backtest", str(files / "rules.yaml"), "--from", "2026-01-19", "--campaigns", str(files / "campaigns.yaml")
+    )
+    first, _, *rest = out.splitlines()
+    shown = "\n".join([first, *rest])
+    assert f"```text\n{shown[: shown.index('not_active: ')].rstrip()}\n```" in page
 
 
 @pytest.mark.stack
@@ -165,6 +177,7 @@ def test_a_backtest_as_json(run: Run, files: Path) -> None:
         "dry_run", 2, 48, 2, 1
     )  # fmt: skip
     assert cheap["skipped"] == {"guards": 36, "conditions": 6, "cool_down": 2, "daily_cap": 2}
+    assert (cheap["guards_that_failed"], idle["guards_that_failed"]) == ({"impressions": 36}, {"spend": 31})
     assert idle["sentence"].startswith("Every full hour (Asia/Shanghai), for every ad group:")
     first = told["firings"][0]
     closed_at = int((MIDNIGHT + timedelta(hours=1)).timestamp()) * 1000

@@ -145,6 +145,7 @@ def test_firings_are_those_counted_by_hand(client: Client) -> None:
     assert (result.scope, result.evaluated) == ({"cheap": 2, "idle": 2}, {"cheap": 48, "idle": 48})
     # c1 at 2 and 4 o'clock; at 5 and 6; from 7 until noon; then, and all day c2.
     assert result.skipped["cheap"] == {"cool_down": 2, "daily_cap": 2, "conditions": 6, "guards": 12 + 24}
+    assert result.guards == {"cheap": {"impressions": 36}, "idle": {"spend": 31}}
     # g1 until 7 o'clock, and from 9 on; and all day the ad group of c2.
     assert result.skipped["idle"] == {"guards": 7 + 24, "not_active": 16}
 

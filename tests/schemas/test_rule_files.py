@@ -1,9 +1,12 @@
 """What files of rules and campaigns may say, and how they are refused: with file, line, field, and what to write."""
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infra.errors import FanpulseError
 from schemas.rule_files import TEMPLATES, Refused, read_campaigns, read_rules, template
@@ -83,6 +86,8 @@ REFUSALS = [
     ("    owner: lin\n", "", "2: rules[1].owner: is missing; write it like `owner: lin`"),
     ("owner:", "ownr:", "2: rules[1].owner: is missing; write it like `owner: lin`"),
     ("owner: lin", "owner: lin\n    version: 0", "5: rules[1].version: `0` must be from 1 to"),
+    ("mode: dry_run", "mode:", "5: rules[1].mode: is empty; write it like `mode: dry_run`"),
+    ("cpm <", "CPM <", "9: rules[1].when[1]: there is no metric `CPM`; did you mean cpm?"),
     ("mode: dry_run", "mode: dry", "5: rules[1].mode: `dry` must be dry_run, notify or act"),
     ("level: campaign", "level: account", "6: rules[1].level: `account` must be campaign or ad_group"),
     ("[douyin]", "[tiktok]", "7: rules[1].scope.platforms[1]: `tiktok` must be douyin or kuaishou"),
@@ -305,3 +310,30 @@ def test_the_campaigns_of_the_documentation_are_campaigns(tmp_path: Path) -> Non
     [text] = re.findall(r"^```yaml\n(campaigns:.*?)^```$", page, re.MULTILINE | re.DOTALL)
     [campaign] = read_campaigns(written(tmp_path, text))
     assert set(re.findall(r"(\w+):", text)) - {"campaigns"} == campaign.model_fields_set | {"ad_group_id"}
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_written_is_read_or_refused_in_one_line_a_fault(tmp_path: Path, data: st.DataObject) -> None:
+    lines = GOOD.splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(lines) - 1))
+        key, colon, value = lines[number].partition(": ")
+        other = lines[data.draw(st.integers(0, len(lines) - 1))].partition(": ")[2]
+        odd = st.sampled_from(
+            ["", "[]", "{}", "{any: []}", "[[cpm < 1 yuan]]", "-1", "1.5", "true", "'", "[1, {a: b}]", other]
+        )
+        lines[number] = data.draw(
+            st.sampled_from(["", f"{key}{colon}{data.draw(odd)}", f"  {key}{colon}{value}", value])
+        )
+    with contextlib.suppress(FanpulseError):
+        read_rules(written(tmp_path, "\n".join(lines)), "Asia/Shanghai")
+        return
+    with pytest.raises(FanpulseError, match=r"^[^\n]*rules\.yaml:\d+: [^\n]*$") as refused:
+        read_rules(tmp_path / "rules.yaml", "Asia/Shanghai")
+    assert all("\n" not in fault for fault in getattr(refused.value, "faults", ()))
+
+
+def test_long_texts_are_cut(tmp_path: Path) -> None:
+    [fault] = faults(tmp_path, GOOD.replace("owner: lin", f"owner: {'l' * 5000}"))
+    assert len(fault) < 600
