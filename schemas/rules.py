@@ -230,9 +230,9 @@ def _metric(name: str) -> Metric:
 
 def _value(metric: str, measure: Measure, text: str) -> int:
     if measure == "money":
-        return money(text) if not text.isdigit() else money(int(text))
+        return money(text) if not text.isdecimal() else money(int(text))
     if measure == "rate":
-        value = percent(int(text) if text.isdigit() else text, 4)
+        value = percent(int(text) if text.isdecimal() else text, 4)
         if value < 0 and metric != "roi":
             raise refused(f"{metric} is never below 0%")
         return value

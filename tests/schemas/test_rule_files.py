@@ -102,6 +102,7 @@ REFUSALS = [
     ("12.50 yuan", "0.1234567 yuan", "9: rules[1].when[1]: `0.1234567 yuan` has parts of a micro"),
     ("12.50 yuan", "-3 yuan", "9: rules[1].when[1]: `-3 yuan` must be from 0 to 1,000,000,000 yuan, without a sign"),
     ("12.50 yuan", "cheap yuan", "9: rules[1].when[1]: `cheap yuan` is no amount with a unit; write it like `12.50"),
+    ("12.50 yuan", "²", "9: rules[1].when[1]: `²` is no amount with a unit; write it like `12.50 yuan`"),
     ("cpm < 12.50 yuan", "cpm", "9: rules[1].when[1]: `cpm` is no condition; write it like `cpm < 12.50 yuan`"),
     ("cpm < 12.50 yuan", "5", "9: rules[1].when[1]: `5` is no condition; write it like `cpm < 12.50 yuan`"),
     ("cpm < 12.50 yuan", "cpm != 12.50 yuan", "9: rules[1].when[1]: `!=` is no comparison here; write <, <=, > or >"),
