@@ -72,7 +72,9 @@ class FanLog:
         known, before = self.inputs.get(source, (0, None))
         if start > known:
             raise ValueError(f"a gap: {source} goes on at {start}, {known} was to come")
-        if any(not start <= fact.offset < following for fact in facts) or following < start:
+        # A message that covers nothing tells ahead what one after it covers.
+        most = following if following > start or not facts else max(fact.offset for fact in facts) + 1
+        if any(not start <= fact.offset < most for fact in facts) or following < start:
             raise ValueError(f"{source}: a fact that is not from {start} to before {following}")
         self.facts += [fact for fact in facts if fact.offset >= known]
         times = [at for at in (before, reached) if at is not None]

@@ -2,15 +2,16 @@
 
 A message is a line of JSON and then an Arrow stream. The line has ``database`` (whose workers sent it: those of another
 database on the same topics may hash fans with another key), ``source`` (topic, or ``repair``), ``start`` and ``next``
-(the source's offsets that it covers) and ``reached`` (event time the source has got to, UTC ms; null: it has had no
-event). Columns of the facts: ``offset`` (Int64, in the source), ``platform``, ``creator_id`` (String), ``fan``
-(UInt64), ``at`` (Int64, event time, UTC ms), ``kind`` (String). A message without facts tells only that time passed.
+(the source's offsets that it covers; facts beyond ``next`` are told again by one that covers them) and ``reached``
+(event time the source has got to, UTC ms; null: it has had no event). Columns of the facts: ``offset`` (Int64, in the
+source), ``platform``, ``creator_id`` (String), ``fan`` (UInt64), ``at`` (Int64, event time, UTC ms), ``kind`` (String).
+A message without facts tells only that time passed.
 """
 
 import io
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
@@ -20,7 +21,7 @@ import polars as pl
 from pipeline.block import Block
 from pipeline.fold import Fold
 from pipeline.log import Batch, Broken, Log
-from pipeline.verdict import NEVER
+from pipeline.verdict import AHEAD_MS, NEVER
 from schemas.topics import SOURCES
 
 TOPIC = "fan_facts"
@@ -63,23 +64,39 @@ class Input:
 
 
 def encode(
-    database: str, source: str, start: int, next_offset: int, reached: int | None, facts: pl.DataFrame
+    database: str,
+    source: str,
+    start: int,
+    next_offset: int,
+    reached: int | None,
+    parts: Sequence[tuple[int, pl.DataFrame]],
 ) -> list[bytes]:
-    """Messages for the facts from ``start`` to before ``next_offset``, in the order of their offsets, of about
-    ``MESSAGE_FACTS`` each: those of one offset stay together."""
+    """Messages for the facts from ``start`` to before ``next_offset``, of ``MESSAGE_FACTS`` each at most.
+
+    ``parts`` are facts in order, each with the offset up to which, with those before it, they say all. A message covers
+    whole parts: who sends the same again, cut otherwise, may tell a fact at another offset, so what is covered must be
+    said in full. Of a part that is too large for a message only the last piece covers anything.
+    """
+    covered: list[tuple[int, list[pl.DataFrame]]] = [(start, [pl.DataFrame(schema=SCHEMA)])]
+    for end, facts in parts:
+        held = sum(map(len, covered[-1][1]))
+        if held and held + len(facts) > MESSAGE_FACTS:
+            covered.append((end, [facts]))
+        else:
+            covered[-1] = (end, [*covered[-1][1], facts])
+    # Time has passed when all facts before it are there.
+    covered[-1] = (next_offset, covered[-1][1])
     messages = []
-    last_of = facts["offset"].search_sorted(facts["offset"][MESSAGE_FACTS - 1 :: MESSAGE_FACTS], side="right")
-    ends = sorted({*last_of.to_list(), len(facts)})
-    for begin, stop in zip([0, *ends], ends, strict=False):
-        piece, last = facts[begin:stop], stop == len(facts)
-        end = next_offset if last else int(piece["offset"][-1]) + 1
-        body = io.BytesIO()
-        if len(piece):
-            piece.select(*SCHEMA).write_ipc_stream(body, compression="lz4")
-        # Time has passed when all facts before it are there.
-        head = {"database": database, "source": source, "start": start, "next": end}
-        head["reached"] = reached if last else None
-        messages.append(orjson.dumps(head) + b"\n" + body.getvalue())
+    for number, (end, together) in enumerate(covered, 1):
+        facts = pl.concat(together)
+        for begin in range(0, max(len(facts), 1), MESSAGE_FACTS):
+            last = begin + MESSAGE_FACTS >= len(facts)
+            piece, body = facts[begin : begin + MESSAGE_FACTS], io.BytesIO()
+            if len(piece):
+                piece.select(*SCHEMA).write_ipc_stream(body, compression="lz4")
+            head: dict[str, Any] = {"database": database, "source": source, "start": start}
+            head |= {"next": end if last else start, "reached": reached if last and number == len(covered) else None}
+            messages.append(orjson.dumps(head) + b"\n" + body.getvalue())
         start = end
     return messages
 
@@ -157,7 +174,8 @@ class FanLog(Log):
 
     def _judge(self, block: Block) -> Batch:
         began, parts, newest = time.thread_time(), [], NEVER
-        for offset, value in zip(block.offsets.tolist(), block.values, strict=True):
+        bounds = (block.appended + AHEAD_MS).tolist()
+        for offset, bound, value in zip(block.offsets.tolist(), bounds, block.values, strict=True):
             try:
                 message = decode(value)
             except ValueError as error:
@@ -165,6 +183,9 @@ class FanLog(Log):
                 raise Broken(f"{where} is no message of the fan log ({error})") from None
             if message.database != self._database:
                 continue
+            if message.reached is not None and message.reached > bound:
+                # Told by a worker whose clock was far ahead.
+                message = replace(message, reached=bound)
             facts = self._new(message, offset)
             if len(facts):
                 parts.append(facts)

@@ -142,8 +142,7 @@ def _unread(settings: Settings, positions: dict[int, int]) -> Iterator[tuple[int
 
 def _mark(settings: Settings, producer: KafkaProducer, partition: int) -> int:
     """Sends a message that says nothing; its offset."""
-    empty = pl.DataFrame(schema=fan_log.SCHEMA)
-    (message,) = fan_log.encode(settings.database, fan_log.REPAIR, 0, 0, None, empty)
+    (message,) = fan_log.encode(settings.database, fan_log.REPAIR, 0, 0, None, [])
     sent = producer.send(settings.topic_prefix + fan_log.TOPIC, message, partition=partition)
     return int(sent.get(timeout=_ANSWER_S).offset)
 

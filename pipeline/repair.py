@@ -194,7 +194,7 @@ def _tell(settings: Settings, client: Client, topic: str, parameters: dict[str, 
         sent = [
             producer.send(settings.topic_prefix + fan_log.TOPIC, message, partition=int(partition))
             for (partition,), own in facts.partition_by("partition", as_dict=True).items()
-            for message in fan_log.encode(settings.database, fan_log.REPAIR, 0, 0, None, own.drop("partition"))
+            for message in fan_log.encode(settings.database, fan_log.REPAIR, 0, 0, None, [(0, own.drop("partition"))])
         ]
         try:
             for each in sent:

@@ -40,7 +40,7 @@ class Facts(Fold):
         self._partition = partition
         self._time_zone = time_zone
         self._actions = [kind for kind in INTERACTIONS if kind not in no_activity]
-        self._pending: list[pl.DataFrame] = []
+        self._pending: list[tuple[int, pl.DataFrame]] = []
         self._days = PairDays()
         self._zone = ZoneInfo(time_zone)
         self._told: int | None = None
@@ -56,6 +56,9 @@ class Facts(Fold):
         return len(self._days)
 
     def apply(self, rows: pl.DataFrame) -> None:
+        if rows.is_empty():
+            return
+        end = int(rows["offset"][-1]) + 1
         late_unfollow = (pl.col("kind") == "unfollow") & (pl.col("late") == 1)
         rows = rows.filter((pl.col("late") == 0) & (pl.col("duplicate") == 0) | late_unfollow)
         if self._topic == "ad_events":
@@ -65,14 +68,13 @@ class Facts(Fold):
             facts = rows.select("offset", "platform", "creator_id", "fan", at, "kind", "late")
             facts = self._few(facts) if self._topic == "interactions" else facts.drop("late")
             if len(facts):
-                self._pending.append(facts)
+                self._pending.append((end, facts.select(*fan_log.SCHEMA)))
 
     def take(self) -> dict[str, pl.DataFrame]:
         return {}
 
     def outputs(self, start: int, next_offset: int, reached: int | None) -> list[Output]:
-        facts = pl.concat(self._pending) if self._pending else pl.DataFrame(schema=fan_log.SCHEMA)
-        self._pending = []
+        facts, self._pending = self._pending, []
         if next_offset < start:
             return []
         self._told = NEVER if reached is None else fan_log.local_day(reached, self._zone)

@@ -11,8 +11,9 @@ from pipeline import fan_log
 from pipeline.block import Block
 from pipeline.fan_log import FanLog, Input
 from pipeline.fold import Fold
-from pipeline.log import Broken
+from pipeline.log import Batch, Broken
 from pipeline.transport import Delivery
+from pipeline.verdict import AHEAD_MS
 from schemas.topics import SOURCES
 
 ZONE = "Asia/Shanghai"
@@ -39,15 +40,20 @@ def facts(*offsets: int, at: int = MIDNIGHT) -> pl.DataFrame:
     )
 
 
-def read(log: FanLog, *messages: bytes) -> list[tuple[int, str, int, str, int]]:
-    """Reads messages as one block; rows as (applied, source, offset, kind, day)."""
+def batch(log: FanLog, *messages: bytes, appended: int = 1 << 50) -> Batch:
+    """Reads messages as one block, appended at that time."""
     begin = log.position
     offsets = np.arange(begin, begin + len(messages))
-    block = Block("fan_facts", 0, begin, begin + len(messages), offsets, np.zeros(len(messages), np.int64), [*messages])
-    batch = log.read(Delivery(block, log))
-    assert dict(batch.rows.schema) == fan_log.ROWS
-    assert batch.inputs
-    return log.share("kept", batch).select("applied", "source", "offset", "kind", "day").rows()
+    times = np.full(len(messages), appended)
+    return log.read(Delivery(Block("fan_facts", 0, begin, begin + len(messages), offsets, times, [*messages]), log))
+
+
+def read(log: FanLog, *messages: bytes) -> list[tuple[int, str, int, str, int]]:
+    """Reads messages as one block; rows as (applied, source, offset, kind, day)."""
+    found = batch(log, *messages)
+    assert dict(found.rows.schema) == fan_log.ROWS
+    assert found.inputs
+    return log.share("kept", found).select("applied", "source", "offset", "kind", "day").rows()
 
 
 def log(own: int = 0, position: int = 0, inputs: dict[str, Input] | None = None) -> FanLog:
@@ -55,21 +61,30 @@ def log(own: int = 0, position: int = 0, inputs: dict[str, Input] | None = None)
 
 
 def one(source: str, start: int, upto: int, reached: int | None, *offsets: int, database: str = "db") -> bytes:
-    (message,) = fan_log.encode(database, source, start, upto, reached, facts(*offsets))
+    (message,) = fan_log.encode(database, source, start, upto, reached, [(upto, facts(*offsets))])
     return message
 
 
-def test_messages_are_cut_between_offsets_and_say_the_time_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_cover_whole_parts_and_say_the_time_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fan_log, "MESSAGE_FACTS", 2)
-    found = [fan_log.decode(m) for m in fan_log.encode("db", "gifts", 3, 20, 99, facts(3, 4, 4, 4, 9, 11, 12))]
+    parts = [(5, facts(4)), (6, facts(5)), (10, facts(9, 9, 9)), (13, facts(12))]
+    found = [fan_log.decode(m) for m in fan_log.encode("db", "gifts", 3, 20, 99, parts)]
     assert [(m.start, m.next, m.reached, m.facts["offset"].to_list()) for m in found] == [
-        (3, 5, None, [3, 4, 4, 4]),
-        (5, 12, None, [9, 11]),
-        (12, 20, 99, [12]),
+        (3, 6, None, [4, 5]),
+        (6, 6, None, [9, 9]),
+        (6, 10, None, [9]),
+        (10, 20, 99, [12]),
     ]
-    (empty,) = fan_log.encode("db", "gifts", 3, 3, 5, facts())
+    (empty,) = fan_log.encode("db", "gifts", 3, 3, 5, [])
     message = fan_log.decode(empty)
     assert (message.start, message.next, message.reached, len(message.facts)) == (3, 3, 5, 0)
+
+
+def test_a_clock_that_is_far_ahead_moves_nobody_there() -> None:
+    day = 86_400_000
+    messages = [one(source, 0, 1, 40_000 * day) for source in SOURCES]
+    inputs = batch(log(), *messages, appended=20_000 * day).inputs
+    assert {each.reached for each in fan_log.read_inputs(inputs).values()} == {20_000 * day + AHEAD_MS}
 
 
 def test_what_was_sent_twice_is_dropped_and_a_gap_is_noticed() -> None:

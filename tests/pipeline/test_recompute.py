@@ -125,8 +125,7 @@ def test_what_only_the_fan_log_knows_is_not_passed_over(settings: Settings, tmp_
         await_stored(settings, [worker])
         assert worker.stop() == 0
     ((partition, offset),) = ask(settings, "SELECT partition, `offset` FROM raw_interactions")
-    empty = fan_log.pl.DataFrame(schema=fan_log.SCHEMA)
-    (message,) = fan_log.encode(settings.database, "interactions", offset + 1, offset + 2, None, empty)
+    (message,) = fan_log.encode(settings.database, "interactions", offset + 1, offset + 2, None, [])
     producer = kafka_producer(settings)
     producer.send(settings.topic_prefix + fan_log.TOPIC, message, partition=partition).get(timeout=30)
     producer.close()
