@@ -11,7 +11,6 @@ from rich.console import Console
 from fanpulse.context import day, print_json, settings
 from infra.errors import FanpulseError
 from infra.settings import Settings
-from pipeline.recompute import recompute
 from pipeline.repair import repair as mend
 
 READ_WITHIN_S = 30.0
@@ -60,6 +59,9 @@ def repair(
 
 
 def _stages(configured: Settings, as_json: bool) -> None:
+    # It reads the fan log as workers do, with Faust: half a second to import, and most commands do without it.
+    from pipeline.recompute import recompute
+
     with Console(stderr=True).status("reading checkpoints") as status:
         said = status.update if sys.stderr.isatty() else lambda line: None
         done = recompute(configured, datetime.now(UTC), said)

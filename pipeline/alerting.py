@@ -297,7 +297,14 @@ class Alerter:
         used = sorted({kind.figures for kind in policy.kinds.values() if kind.enabled})
         figures = {name: [each for each in self._sources[name](look) if each.day >= first] for name in used}
         changes = evaluate(policy, figures, known, closed, end_of(closed, zone))
+        opened = set()
         for alert in changes:
+            if alert.state == "open":
+                opened.add(alert.id)
+            elif alert.id in opened:
+                # Another worker may have opened it first, in other words; those are told already.
+                for stored in read_alerts(client, "id = {id:String}", {"id": alert.id}):
+                    alert = stored.resolved_as(alert)
             store(client, alert, self._now())
             self._metrics.count("alerts_total", 1, alert.kind, alert.state)
             log.info("alert %s %s: %s", alert.id, alert.state, alert.resolved_said or alert.said)

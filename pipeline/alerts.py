@@ -69,6 +69,17 @@ class Alert:
     def entity(self) -> Entity:
         return self.platform, self.creator_id, self.subject
 
+    def resolved_as(self, other: "Alert") -> "Alert":
+        """What this one was opened with, resolved as the other is."""
+        return replace(
+            self,
+            state="resolved",
+            resolved_day=other.resolved_day,
+            resolved_at=other.resolved_at,
+            resolved_said=other.resolved_said,
+            resolved_figures=other.resolved_figures,
+        )
+
     def message(self, state: State) -> dict[str, Any]:
         """What others are told when it was opened, or resolved: the same whenever it is asked for."""
         told: dict[str, Any] = {

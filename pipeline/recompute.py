@@ -5,7 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
+import numpy as np
+import orjson
 import polars as pl
 from clickhouse_connect.driver.client import Client
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -17,12 +20,16 @@ from infra.settings import Settings
 from infra.topics import consumer_group
 from pipeline import checkpoint as checkpoints
 from pipeline import fan_log
+from pipeline.block import Block
 from pipeline.checkpoint import Checkpoint
 from pipeline.fan_log import Input
 from pipeline.fan_twins import AGENT, PAIRS, WITHIN, FanCut, FanTwins, fan_cut
-from pipeline.folds.lifecycle import TRANSITIONS, records
+from pipeline.folds.lifecycle import TRANSITIONS, Lifecycle, records
+from pipeline.log import Broken
+from pipeline.recovery import fan_state
 from pipeline.refresh import refresh
 from pipeline.stages import WINDOW, StagePolicy
+from pipeline.transport import Delivery
 from pipeline.twin import BUCKETS
 from pipeline.verify import scratch
 from schemas.topics import SOURCES
@@ -60,21 +67,30 @@ def recompute(settings: Settings, now: datetime, report: Callable[[str], None] =
             raise FanpulseError("no stages are stored yet: start a worker (fanpulse worker)")
         checkpoints.require_same_but_stages(settings, stored)
         report("waiting until no worker is left")
-        _await_no_worker(settings)
+        _require_no_worker(settings, settings.session_timeout + 2)
         producer = parts.enter_context(contextlib.closing(kafka_producer(settings)))
+        name = parts.enter_context(scratch(client))
         try:
-            inputs = _inputs(settings, own, stored)
             made = [c for c in stored if c.agent in checkpoints.OF_STAGES]
             _write(client, [replace(c, parameters=checkpoints.unfinished(c.parameters)) for c in made], now)
+            try:
+                # Whoever read the checkpoints before they were marked is a member by now.
+                _require_no_worker(settings, 0.0)
+                report("reading what is left of the fan log")
+                inputs = _read_on(settings, client, own, stored, name("told"))
+            except FanpulseError:
+                _write(client, made, now)
+                raise
             # Rows get the offset of a message of their own, above that of every row there is.
             marks = {c.partition: _mark(settings, producer, c.partition) for c in own}
+            since = {c.partition: c.next_offset for c in own}
             own = [
                 replace(c, next_offset=marks[c.partition] + 1, inputs=fan_log.write_inputs(inputs[c.partition]))
                 for c in own
             ]
             cut = fan_cut(settings, own)
             assert cut is not None
-            done = _tables(settings, client, producer, cut, parts.enter_context(scratch(client)), report)
+            done = _tables(settings, client, producer, cut, since, name, report)
         except KafkaError as error:
             raise InfraError(f"Kafka went away ({error}): compute the stages again") from None
         for table in _REFRESHED:
@@ -85,57 +101,105 @@ def recompute(settings: Settings, now: datetime, report: Callable[[str], None] =
         return done
 
 
-def _await_no_worker(settings: Settings) -> None:
-    """Waits for as long as Kafka may remember a worker that has ended."""
+def _require_no_worker(settings: Settings, patience: float) -> None:
+    """Waits so many seconds: Kafka may remember a worker that has ended."""
     group = consumer_group(settings)
-    end = time.monotonic() + settings.session_timeout + 2
+    end = time.monotonic() + patience
     with contextlib.closing(kafka_admin(settings)) as admin:
         while members := admin.describe_groups([group])[group]["members"]:
             if time.monotonic() > end:
                 hosts = ", ".join(sorted({str(each["client_host"]).strip("/") for each in members}))
-                raise FanpulseError(
-                    f"workers are running (on {hosts}): stop them first, and let them end by themselves"
-                )
+                raise FanpulseError(f"workers are running (on {hosts}): stop them first (Ctrl-C), and let them end")
             time.sleep(0.5)
 
 
-def _inputs(settings: Settings, own: list[Checkpoint], stored: list[Checkpoint]) -> dict[int, dict[str, Input]]:
-    """How far the fan log holds each source, by partition; all that it holds is stored."""
+def _read_on(
+    settings: Settings, client: Client, own: list[Checkpoint], stored: list[Checkpoint], told: str
+) -> dict[int, dict[str, Input]]:
+    """How far the fan log holds each source, by partition.
+
+    What agents have not read of it is read as they would, by the settings of before, with the moves that follow going
+    to the table ``told``: a worker that was killed, or is frozen, may have told them, or may still store them.
+    """
     facts = {(c.topic, c.partition): c.next_offset for c in stored if c.agent == "facts"}
-    found = {c.partition: dict(fan_log.read_inputs(c.inputs)) for c in own}
-    for partition, message in _unread(settings, {c.partition: c.next_offset for c in own}):
-        known = found[partition].get(message.source, Input(0, None))
-        times = [at for at in (known.reached, message.reached) if at is not None]
-        found[partition][message.source] = Input(max(known.next, message.next), max(times, default=None))
-    for partition, inputs in found.items():
-        for source, known in inputs.items():
-            there = facts.get((source, partition), 0)
-            if known.next > there:
-                raise FanpulseError(
-                    f"the fan log has {source}[{partition}] up to offset {known.next}, the tables up to {there}, for a "
-                    "worker was killed: start one with the settings of before (fanpulse worker), let it end by itself "
-                    "(Ctrl-C), and compute the stages then"
-                )
-            inputs[source] = Input(there, known.reached)
+    missing = {partition for (_, partition), offset in facts.items() if offset} - {c.partition for c in own}
+    if missing:
+        raise FanpulseError(
+            f"no stages are stored of partition {min(missing)}: start a worker with the settings of before (fanpulse "
+            "worker), and let it end by itself (Ctrl-C)"
+        )
+    client.command(f"CREATE TABLE {told} AS fan_transitions ENGINE = MergeTree ORDER BY fan")
+    zone = ZoneInfo(settings.time_zone)
+    found = {}
+    for c in own:
+        before = fan_log.read_inputs(c.inputs)
+        fold = Lifecycle(c.partition, settings.time_zone, _policy(c))
+        partition_log = fan_log.FanLog(
+            c.partition, settings.database, settings.time_zone, {AGENT: fold}, {AGENT: 0}, c.next_offset, before
+        )
+        inputs, restored = c.inputs, False
+        for block in _unread(settings, c.partition, c.next_offset):
+            try:
+                batch = partition_log.read(Delivery(block, partition_log))
+            except Broken as error:
+                raise FanpulseError(str(error)) from None
+            if len(batch.rows) and not restored:
+                fold.restore_state(fan_state(client, c.partition, c.fold_version), fan_log.as_of(before, zone))
+                restored = True
+            fold.apply(batch.rows)
+            inputs = batch.inputs
+        moves = fold.take().get(TRANSITIONS) if restored else None
+        if moves is not None:
+            moves = moves.with_columns(pl.lit(c.partition, pl.UInt16).alias("partition"))
+            client.insert_arrow(told, moves.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        found[c.partition] = {
+            source: Input(_covered(facts.get((source, c.partition), 0), known, source, c.partition), known.reached)
+            for source, known in fan_log.read_inputs(inputs).items()
+        }
     return found
 
 
-def _unread(settings: Settings, positions: dict[int, int]) -> Iterator[tuple[int, fan_log.Message]]:
-    """Messages of sources that agents on the fan log have not read, with their partition."""
+def _policy(held: Checkpoint) -> StagePolicy:
+    """What the stages of a checkpoint hang on."""
+    made_with = orjson.loads(held.parameters)
+    return StagePolicy(
+        interval=made_with["active_interval"],
+        churn_after=made_with["churn_after"],
+        no_activity=tuple(made_with["no_activity"].split(",")),
+    )
+
+
+def _covered(there: int, known: Input, source: str, partition: int) -> int:
+    """The offset up to which events of a source count: all that the fan log covers is stored."""
+    if known.next > there:
+        raise FanpulseError(
+            f"the fan log has {source}[{partition}] up to offset {known.next}, the tables up to {there}, for a worker "
+            "was killed: start one with the settings of before (fanpulse worker), let it end by itself (Ctrl-C), and "
+            "compute the stages then"
+        )
+    return there
+
+
+def _unread(settings: Settings, partition: int, position: int) -> Iterator[Block]:
+    """Messages from an offset on, as blocks."""
     consumer = KafkaConsumer(**kafka_options(settings), enable_auto_commit=False)
     try:
-        topic = settings.topic_prefix + fan_log.TOPIC
-        places = {TopicPartition(topic, partition): offset for partition, offset in positions.items()}
-        consumer.assign(list(places))
-        ends = consumer.end_offsets(list(places))
-        for place, offset in places.items():
-            consumer.seek(place, offset)
-        while any(consumer.position(place) < ends[place] for place in places):
-            for place, found in consumer.poll(timeout_ms=1000).items():
-                for record in found:
-                    message = fan_log.decode(record.value)
-                    if message.database == settings.database and message.source in SOURCES:
-                        yield place.partition, message
+        place = TopicPartition(settings.topic_prefix + fan_log.TOPIC, partition)
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        consumer.seek(place, position)
+        while (start := consumer.position(place)) < end:
+            found = consumer.poll(timeout_ms=1000).get(place, [])
+            offsets, appended = ([getattr(each, name) for each in found] for name in ("offset", "timestamp"))
+            yield Block(
+                fan_log.TOPIC,
+                partition,
+                start,
+                consumer.position(place),
+                np.array(offsets, np.int64),
+                np.array(appended, np.int64),
+                [each.value for each in found],
+            )
     finally:
         consumer.close()
 
@@ -152,6 +216,7 @@ def _tables(
     client: Client,
     producer: KafkaProducer,
     cut: FanCut,
+    since: dict[int, int],
     name: Callable[[str], str],
     report: Callable[[str], None],
 ) -> Recomputed:
@@ -162,22 +227,23 @@ def _tables(
         judged = f"SELECT *, late AS is_late, duplicate AS is_duplicate, {BUCKETS} FROM raw_{topic} FINAL"
         twins.add(topic, f"({judged})")
     marks = [offset - 1 for offset in cut.next_offset.values()]
+    known = {"marks": marks, "since": [since[partition] for partition in cut.next_offset]}
     fans = moves = withdrawn = 0
     for within in twins.slices():
         report(f"stages of fans, {fans:,} done")
-        parameters = twins.parameters | within | {"marks": marks}
-        changed = pl.DataFrame(pl.from_arrow(client.query_arrow(_changed(twins), parameters=parameters)))
+        parameters = twins.parameters | within | known
+        query = _changed(twins, name("told"))
+        changed = pl.DataFrame(pl.from_arrow(client.query_arrow(query, parameters=parameters)))
         changed = changed.with_columns(
             pl.col("day").cast(pl.Int32).cast(pl.Date),
             pl.col("at").cast(pl.Datetime("ms", "UTC")),
             pl.col("resurrected", "withdrawn").cast(pl.UInt8),
         )
-        # Told before they are stored: what is stored is not told again.
+        if len(changed):
+            client.insert_arrow("fan_transitions", changed.to_arrow(compat_level=pl.CompatLevel.oldest()))
         sent = [producer.send(settings.topic_prefix + TRANSITIONS, line, key=key) for key, line in records(changed)]
         for each in sent:
             each.get(timeout=_ANSWER_S)
-        if len(changed):
-            client.insert_arrow("fan_transitions", changed.to_arrow(compat_level=pl.CompatLevel.oldest()))
         client.command(_state(twins), parameters=parameters)
         withdrawn += int(changed["withdrawn"].sum())
         moves += int((changed["withdrawn"] == 0).sum())
@@ -191,32 +257,42 @@ _TELLING = "(kind = 'unfollow' OR NOT has({no_activity:Array(String)}, kind))"
 _APPLIED = "transform(partition, {partitions:Array(UInt16)}, {marks:Array(Int64)}, toInt64(-1)) AS applied"
 
 
-def _changed(twins: FanTwins) -> str:
-    """Rows for ``fan_transitions``: moves that are not there so, and those that are there and should not be."""
+def _changed(twins: FanTwins, told: str) -> str:
+    """Rows for ``fan_transitions``: moves that are not there so, those that are there and should not be, and those of
+    which it is not certain who knows them: that a worker may have told, or that are beyond the checkpoint, as those are
+    that were written by a run that was cut off."""
     keys = f"{PAIRS}, day, step"
     values = ("from_stage", "to_stage", "at", "reason", "resurrected")
     shown = "toString(from_stage) AS from_stage, toString(to_stage) AS to_stage, at, toString(reason) AS reason"
     # Of one that is withdrawn nothing has moved, so its stages are one.
-    told = {name: f"if(wanted.there = 1, wanted.{name}, stored.{name})" for name in values}
-    told |= {"to_stage": "if(wanted.there = 1, wanted.to_stage, stored.from_stage)"}
-    told |= {"reason": "wanted.reason", "resurrected": "wanted.resurrected"}
+    kept = {name: f"if(wanted.there = 1, wanted.{name}, stored.{name})" for name in values}
+    kept |= {"to_stage": "if(wanted.there = 1, wanted.to_stage, stored.from_stage)"}
+    kept |= {"reason": "wanted.reason", "resurrected": "wanted.resurrected"}
     differs = " OR ".join(f"stored.{name} != wanted.{name}" for name in values)
+    beyond = "applied >= transform(partition, {partitions:Array(UInt16)}, {since:Array(Int64)}, toInt64(0))"
+    within = f"fold_version = {{version:UInt16}} AND has({{partitions:Array(UInt16)}}, partition) AND {WITHIN}"
     return f"""
         SELECT
             partition, toString(platform) AS platform, creator_id, fan, toInt32(day) AS day, step,
-            {", ".join(f"{expression} AS {name}" for name, expression in told.items())},
+            {", ".join(f"{expression} AS {name}" for name, expression in kept.items())},
             toUInt8(wanted.there = 0) AS withdrawn, {{version:UInt16}} AS fold_version, {_APPLIED}
         FROM
         (
-            SELECT 1 AS there, {keys}, {shown}, resurrected FROM fan_transitions FINAL
-            WHERE withdrawn = 0 AND fold_version = {{version:UInt16}} AND has({{partitions:Array(UInt16)}}, partition)
-                AND {WITHIN}
+            SELECT 1 AS there, {keys}, {shown}, resurrected, uncertain FROM
+            (
+                SELECT *, {beyond} AS uncertain FROM fan_transitions FINAL WHERE {within}
+                UNION ALL
+                SELECT *, 1 AS uncertain FROM {told} WHERE {within}
+            )
+            WHERE withdrawn = 0 OR uncertain
+            ORDER BY uncertain DESC
+            LIMIT 1 BY {keys}
         ) AS stored
         FULL OUTER JOIN
         (
             SELECT 1 AS there, {keys}, {shown}, resurrected FROM ({twins.wanted("fan_transitions")})
         ) AS wanted USING ({keys})
-        WHERE stored.there != wanted.there OR {differs}
+        WHERE stored.uncertain OR stored.there != wanted.there OR {differs}
         ORDER BY creator_id, fan, day, step
     """
 

@@ -228,7 +228,7 @@ class Recovery:
             inputs = next((fan_log.read_inputs(c.inputs) for c in known.values() if c.next_offset == lowest), {})
             for name, fold in folds.items():
                 if name in known and isinstance(fold, Lifecycle):
-                    rows = self._fan_state(client, partition, fold.version)
+                    rows = fan_state(client, partition, fold.version)
                     fold.restore_state(rows, fan_log.as_of(fan_log.read_inputs(known[name].inputs), zone))
             position = max(lowest, earliest[where])
             logs[where] = fan_log.FanLog(
@@ -374,15 +374,6 @@ class Recovery:
             found[partition] = pl.DataFrame(pl.from_arrow(arrow)).with_columns(pl.col("day").cast(pl.Int32))
         return found
 
-    @staticmethod
-    def _fan_state(client: Client, partition: int, version: int) -> pl.DataFrame:
-        arrow = client.query_arrow(
-            "SELECT * EXCEPT (partition, fold_version) REPLACE (toString(platform) AS platform) FROM fan_state FINAL "
-            "WHERE partition = {partition:UInt16} AND fold_version = {version:UInt16}",
-            parameters={"partition": partition, "version": version},
-        )
-        return pl.DataFrame(pl.from_arrow(arrow))
-
     def _rows(
         self, client: Client, table: SnapshotTable, version: int, newest: Mapping[int, int]
     ) -> dict[int, pl.DataFrame]:
@@ -413,6 +404,16 @@ class Recovery:
             bucket = pl.col(table.bucket).to_physical()
             found[partition] = rows.filter((pl.col("partition") == partition) & (bucket >= start))
         return found
+
+
+def fan_state(client: Client, partition: int, version: int) -> pl.DataFrame:
+    """What is stored of the fans of a partition, for ``Lifecycle.restore_state``."""
+    arrow = client.query_arrow(
+        "SELECT * EXCEPT (partition, fold_version) REPLACE (toString(platform) AS platform) FROM fan_state FINAL "
+        "WHERE partition = {partition:UInt16} AND fold_version = {version:UInt16}",
+        parameters={"partition": partition, "version": version},
+    )
+    return pl.DataFrame(pl.from_arrow(arrow))
 
 
 def _bucket(table: SnapshotTable) -> pl.Expr:

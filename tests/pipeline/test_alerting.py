@@ -523,6 +523,44 @@ def test_the_first_to_write_is_right(settings: Settings, client: Client) -> None
 
 
 @pytest.mark.stack
+def test_opened_by_another_worker_in_other_words_it_is_resolved_in_those(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ends after the row; late events change the figures; the second opens and resolves it at one look."""
+    world = Moves(settings, client)
+    world.arrive("c1", 1000, TODAY - 60 * DAY)
+    world.churn("c1", range(100), TODAY - 20 * DAY)
+    world.reach(TODAY)
+    told: dict[str, bytes] = {}
+
+    class Killed(Exception):
+        """The first worker."""
+
+    def dying(client: Client, alert: Alert, now: datetime) -> None:
+        store(client, alert, now)
+        if alert.kind == "churn_high":
+            raise Killed
+
+    def looking(client: Client, where: str, parameters: dict[str, Any]) -> list[Alert]:
+        known = read_alerts(client, where, parameters)
+        monkeypatch.setattr(alerting, "read_alerts", read_alerts)
+        with monkeypatch.context() as patch:
+            patch.setattr(alerting, "store", dying)
+            with pytest.raises(Killed):
+                Alerter(settings, Metrics(), hooks=[]).decide(client)
+        told.update({alert.id: orjson.dumps(alert.message("open")) for alert in rows(client).values()})
+        world.churn("c1", range(10), TODAY - 20 * DAY, withdrawn=1, applied=2)
+        return known
+
+    monkeypatch.setattr(alerting, "read_alerts", looking)
+    Alerter(settings, Metrics(), hooks=[]).decide(client)
+    found = rows(client)
+    assert told
+    assert {name: orjson.dumps(found[name].message("open")) for name in told} == told
+    assert {found[name].state for name in told} == {"resolved"}
+
+
+@pytest.mark.stack
 def test_thresholds_are_in_the_database(settings: Settings, client: Client) -> None:
     def stored() -> dict[tuple[str, str], float]:
         return {

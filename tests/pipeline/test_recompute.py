@@ -1,5 +1,7 @@
 """Stages of fans computed anew by other settings: from then on the workers go on with them."""
 
+import contextlib
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from fan_lives import COMMON, FANS, life, moves_in_clickhouse, moves_in_kafka, today
 from rig import DAY, WorkerProcess, ask, await_stored, event, now_ms, prepare, send, until, verified
 
+from chaos.fleet import Fleet
 from fanpulse.cli import main
 from infra.connect import kafka_producer
 from infra.errors import FanpulseError
@@ -96,23 +99,81 @@ def test_other_settings_are_computed_anew_and_gone_on_with(
     assert said_in_kafka(other) == moves_in_clickhouse(other)
 
 
-def test_cut_off_it_must_be_done_again(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with WorkerProcess(settings, tmp_path / "0.log") as worker:
-        for topic, events in life(Random(9), 70, 60, now_ms() - 60_000).items():
+def filled(settings: Settings, log: Path, fans: int) -> None:
+    """Stages of fans, stored by a worker that has ended."""
+    with WorkerProcess(settings, log) as worker:
+        for topic, events in life(Random(9), 70, fans, now_ms() - 60_000).items():
             send(settings, topic, events)
         await_stored(settings, [worker])
         assert worker.stop() == 0
+
+
+def cut_off(settings: Settings, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, place, lambda *args, **kwargs: sys.exit(9))
+        with pytest.raises(SystemExit):
+            recompute(settings, datetime.now(UTC))
+
+
+def test_cut_off_it_must_be_done_again(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(settings, tmp_path / "0.log", 60)
     other = changed(settings, churn_after=9)
+    # Before anything, with moves stored and not told, told and without state, all but the days.
     for place in ("_tables", "records", "_state", "refresh"):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, place, lambda *args, **kwargs: sys.exit(9))
-            with pytest.raises(SystemExit):
-                recompute(other, datetime.now(UTC))
+        cut_off(other, monkeypatch, place)
         if place == "_state":
             for each in (settings, other):
                 assert "cut off" in refused(each, tmp_path / "1.log")
             with pytest.raises(FanpulseError, match="cut off"):
                 verified(other)
+    recompute(other, datetime.now(UTC))
+    assert set(FANS) <= set(verified(other))
+    assert said_in_kafka(other) == moves_in_clickhouse(other)
+
+
+@pytest.mark.parametrize("place", ["records", "_state"])
+def test_cut_off_it_may_be_done_with_the_settings_of_before(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    filled(settings, tmp_path / "0.log", 20)
+    cut_off(changed(settings, churn_after=9), monkeypatch, place)
+    recompute(settings, datetime.now(UTC))
+    assert set(FANS) <= set(verified(settings))
+    assert said_in_kafka(settings) == moves_in_clickhouse(settings)
+
+
+def test_a_worker_that_joins_meanwhile_is_noticed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the checkpoints before they are marked."""
+    filled(settings, tmp_path / "0.log", 10)
+    write, log = module._write, tmp_path / "1.log"
+    with contextlib.ExitStack() as parts:
+
+        def joined(*args: Any) -> None:
+            monkeypatch.setattr(module, "_write", write)
+            parts.enter_context(WorkerProcess(settings, log))
+            until(lambda: b"restored " in log.read_bytes(), "it to restore")
+            write(*args)
+
+        monkeypatch.setattr(module, "_write", joined)
+        with pytest.raises(FanpulseError, match="workers are running"):
+            recompute(changed(settings, churn_after=9), datetime.now(UTC))
+    assert set(FANS) <= set(verified(settings))
+
+
+def test_moves_that_a_killed_worker_told_are_taken_back(settings: Settings, tmp_path: Path) -> None:
+    """Nothing but the topic has them."""
+    filled(settings, tmp_path / "0.log", 4)
+    visit = event(Random(1), 10**6, now_ms(), fan_id="visitor", creator_id="c0", platform="douyin")
+    with Fleet(settings, tmp_path, idle_after=60) as fleet:
+        worker = fleet.start(0, "--die-at", "moves", "--nth", "1", "--mark", str(tmp_path / "mark"))
+        worker.expected.add(-signal.SIGKILL)
+        fleet.begun()
+        send(settings, "interactions", [{name: visit[name] for name in COMMON} | {"kind": "profile_visit"}])
+        until(lambda: not worker.alive, "the worker to die")
+    assert len(said_in_kafka(settings)) == len(moves_in_clickhouse(settings)) + 1
+    other = changed(settings, no_activity="impression,profile_visit,refunded,unfollow")
     recompute(other, datetime.now(UTC))
     assert set(FANS) <= set(verified(other))
     assert said_in_kafka(other) == moves_in_clickhouse(other)
