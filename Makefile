@@ -35,7 +35,7 @@ demo: venv
 	@$(BIN)/fanpulse demo $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: venv
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ def _probe(settings: Settings, say: Callable[[str], None]) -> tuple[dict[_Key, f
             late = [key for key in sent.keys() - seen.keys() if time.monotonic() - sent[key] > 60]
             if late:
                 raise Wrong(f"the move of {late[0]} was not seen within 60 s")
-            time.sleep(0.02)
+            time.sleep(0.05)
     return sent, seen
 
 
@@ -108,7 +108,7 @@ def _look(client: Client, sent: dict[_Key, float], seen: dict[_Key, float]) -> N
         return
     found = client.query(
         "SELECT DISTINCT creator_id, if(withdrawn, 'withdrawn', toString(reason)) FROM fan_transitions "
-        "WHERE has({creators:Array(String)}, creator_id)",
+        "WHERE creator_id IN {creators:Array(String)}",
         {"creators": sorted({creator for creator, _ in waiting})},
     ).result_rows
     now = time.monotonic()

@@ -241,7 +241,7 @@ class Settings(BaseSettings):
         description="Seconds of quiet, with everything read, after which the wall clock moves a topic's days on.",
     )
 
-    flush_interval: float = Field(1.0, gt=0, le=60, description="Seconds between writes to ClickHouse.")
+    flush_interval: float = Field(0.5, gt=0, le=60, description="Seconds between writes to ClickHouse.")
     flush_rows: int = Field(200_000, ge=1, le=10_000_000, description="Rows that force a write before that.")
     fetch_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Bytes fetched at most per partition and request."
