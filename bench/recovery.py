@@ -68,7 +68,7 @@ def _store(settings: Settings, number: int) -> None:
                 pl.lit(Lifecycle.version, pl.UInt16).alias("fold_version"),
             )
             client.insert_arrow("fan_state", rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        client.insert_arrow("checkpoints", checkpoints.frame(held, 0).to_arrow(compat_level=pl.CompatLevel.oldest()))
+        checkpoints.write(client, held, 0)
 
 
 def _restore(settings: Settings) -> tuple[float, int]:

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -30,13 +30,6 @@ FANS, LEAVING, DAYS = 200, 60, 5
 DAY_MS = 86_400_000
 _HANGS = 4.0
 """Seconds: longer than a worker waits for an answer."""
-
-
-def zone_at_noon(now: datetime) -> str:
-    """A time zone in which no local day ends soon."""
-    offset = 12 - now.astimezone(UTC).hour
-    # The signs of these names are those of POSIX: west is plus.
-    return f"Etc/GMT{-offset:+d}" if offset else "Etc/GMT"
 
 
 @dataclass

@@ -37,6 +37,7 @@ from chaos.rules import Stall, Tear
 from chaos.scene import Scene
 from chaos.truth import Sent
 from chaos.worker import POINTS
+from chaos.zone import even_zone
 from infra.connect import clickhouse_address, kafka_admin
 from infra.settings import Settings
 from infra.topics import consumer_group
@@ -540,7 +541,7 @@ def poison(scene: Scene) -> None:
 
 def told_alerts(scene: Scene) -> None:
     """Creators lose followers while workers are killed and a webhook fails, hangs and cuts off: who is told what?"""
-    zone = alerts.zone_at_noon(datetime.now(UTC))
+    zone = even_zone(datetime.now(UTC))
     scene.settings = Settings(**{**scene.settings.model_dump(exclude_unset=True), "time_zone": zone})
     creators = [f"c{number:02}" for number in range(scene.pick(6, 40))]
     losing = frozenset(scene.random.sample(creators, len(creators) // 2))

@@ -30,6 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from chaos.trend import Trend, trend
+from chaos.zone import even_zone
 from fanpulse.interrupt import stopping
 from fanpulse.worker import worker_service
 from generators.rhythm import Clock, weights
@@ -49,8 +50,6 @@ TUNING = ("FLUSH_INTERVAL", "FLUSH_ROWS", "FETCH_BYTES", "BUFFER_BLOCKS", "LATE_
 """Settings that are taken from the environment; all others are those of the soak or the defaults."""
 HORIZON_S, LATENESS_S = 120, 30
 """What a worker remembers is bounded by these. They are short so that it is full within the warm-up."""
-START_HOUR = 14
-"""Local hour at which the soak begins: the home's time zone is chosen so that the made-up world is even for 3 hours."""
 WORLD = {"--days": "1", "--fans": "20000", "--creators": "40"}
 WEATHER = {"--duplicates": "0.01", "--late": "0.005", "--malformed": "0.001"}
 JUDGED_S = 480.0
@@ -235,13 +234,6 @@ def _lag(record: Record) -> list[Verdict]:
             f"{grows.per_hour:+,.0f} ± {grows.error:,.0f} records/h, bound {allowed:,.0f} beyond twice the uncertainty",
         ),
     ]
-
-
-def even_zone(now: datetime) -> str:
-    """A time zone in which it is now ``START_HOUR``: the world's day is even then, at any hour of the real day."""
-    offset = START_HOUR - now.astimezone(UTC).hour
-    # The signs of these names are those of POSIX: west is plus.
-    return f"Etc/GMT{-offset:+d}" if offset else "Etc/GMT"
 
 
 class Soak:

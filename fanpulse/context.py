@@ -1,11 +1,15 @@
 """What every subcommand gets from the command line: the settings, and plain ways to print."""
 
+import contextlib
 import json
+import sys
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 
 from infra.errors import FanpulseError
 from infra.settings import Settings, load
@@ -31,6 +35,13 @@ def day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise FanpulseError(f"{text!r} is no day: write it as YYYY-MM-DD") from None
+
+
+@contextlib.contextmanager
+def progress(begin: str) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal, on standard error, what is being done; what is yielded is told. Elsewhere it is silent."""
+    with Console(stderr=True).status(begin) as status:
+        yield status.update if sys.stderr.isatty() else lambda line: None
 
 
 def print_json(value: Any) -> None:

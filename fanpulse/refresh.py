@@ -1,15 +1,13 @@
 """``fanpulse refresh``."""
 
 import contextlib
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from fanpulse.context import day, print_json, settings
+from fanpulse.context import day, print_json, progress, settings
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from pipeline.refresh import TIMEOUT
@@ -41,10 +39,9 @@ def refresh(
         raise FanpulseError(f"the last day, {end}, is before the first, {begin}")
     with (
         contextlib.closing(clickhouse_client(here, timeout=TIMEOUT)) as client,
-        Console(stderr=True).status("looking for days that changed") as status,
+        progress("looking for days that changed") as report,
     ):
-        said = status.update if sys.stderr.isatty() else lambda line: None
-        done = compute(here, client, datetime.now(UTC), "refresh", begin, end, said)
+        done = compute(here, client, datetime.now(UTC), "refresh", begin, end, report)
     if as_json:
         print_json({name: {str(each): rows for each, rows in days.items()} for name, days in asdict(done).items()})
         return

@@ -1,14 +1,12 @@
 """``fanpulse repair``."""
 
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from fanpulse.context import day, print_json, settings
+from fanpulse.context import day, print_json, progress, settings
 from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline.repair import repair as mend
@@ -62,9 +60,8 @@ def _stages(configured: Settings, as_json: bool) -> None:
     # It reads the fan log as workers do, with Faust: half a second to import, and most commands do without it.
     from pipeline.recompute import recompute
 
-    with Console(stderr=True).status("reading checkpoints") as status:
-        said = status.update if sys.stderr.isatty() else lambda line: None
-        done = recompute(configured, datetime.now(UTC), said)
+    with progress("reading checkpoints") as report:
+        done = recompute(configured, datetime.now(UTC), report)
     if as_json:
         print_json(asdict(done))
         return

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fanpulse.context import day, print_json, print_table, settings
+from fanpulse.context import day, print_json, print_table, progress, settings
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from pipeline.backtest import Backtest, assumed, days, looked_at, read_newest, read_seen, read_series, with_age
@@ -109,7 +109,7 @@ def backtest(
     begin, end = day(first), None if last is None else day(last)
     with (
         contextlib.closing(clickhouse_client(here, "analyst")) as client,
-        Console(stderr=True).status("reading figures") as status,
+        progress("reading figures") as report,
     ):
         trial = _try(
             client,
@@ -118,7 +118,7 @@ def backtest(
             begin,
             end,
             here.time_zone,
-            lambda done: status.update(f"{done:.0%} of the time") if sys.stderr.isatty() else None,
+            lambda done: report(f"{done:.0%} of the time"),
         )
     if as_json:
         print_json(_as_json(trial))

@@ -1,13 +1,11 @@
 """``fanpulse verify``."""
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from fanpulse.context import print_json, print_table, settings
+from fanpulse.context import print_json, print_table, progress, settings
 from pipeline.verify import verify as compare
 
 
@@ -24,9 +22,8 @@ def verify(
       fanpulse verify
       fanpulse verify --json | jq '.[] | select(.differ > 0)'
     """
-    console = Console(stderr=True)
-    with console.status("reading checkpoints") as status:
-        found = compare(settings(ctx), lambda line: status.update(line) if sys.stderr.isatty() else None)
+    with progress("reading checkpoints") as report:
+        found = compare(settings(ctx), report)
     if as_json:
         print_json([asdict(each) for each in found])
     else:

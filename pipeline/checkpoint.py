@@ -46,12 +46,12 @@ def parameters(settings: Settings, agent: str) -> str:
     """The settings that an agent's figures depend on, as canonical JSON: with others, the same log gives other rows. Of
     the key that fan ids are hashed with, a digest."""
     key = hashlib.blake2b(b"fanpulse", key=fan_key(settings), digest_size=4).hexdigest()
-    return _write({"fan_key": key, **_present(settings, agent)})
+    return _canonical({"fan_key": key, **_present(settings, agent)})
 
 
 def unfinished(parameters: str) -> str:
     """The same, marked: rows are being replaced, so nobody may go on from them."""
-    return _write({**orjson.loads(parameters), _UNFINISHED: True})
+    return _canonical({**orjson.loads(parameters), _UNFINISHED: True})
 
 
 def contradiction(held: Checkpoint, present: Mapping[str, Any]) -> str | None:
@@ -89,7 +89,7 @@ def require_same_but_stages(settings: Settings, stored: list[Checkpoint]) -> Non
     stages left aside."""
     for c in stored:
         made_with = orjson.loads(c.parameters)
-        c = replace(c, parameters=_write({name: each for name, each in made_with.items() if name != _UNFINISHED}))
+        c = replace(c, parameters=_canonical({name: each for name, each in made_with.items() if name != _UNFINISHED}))
         present = orjson.loads(parameters(settings, c.agent))
         if why := contradiction(c, {name: each for name, each in present.items() if name not in _STAGES}):
             raise FanpulseError(why, exit_code=3)
@@ -100,7 +100,7 @@ def _present(settings: Settings, agent: str) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in sorted(names)}
 
 
-def _write(values: Mapping[str, Any]) -> str:
+def _canonical(values: Mapping[str, Any]) -> str:
     return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
@@ -126,6 +126,11 @@ def frame(checkpoints: list[Checkpoint], written_at: int) -> pl.DataFrame:
             "written_at": pl.Series([written_at] * len(checkpoints)).cast(moment),
         }
     )
+
+
+def write(client: Client, checkpoints: list[Checkpoint], written_at: int) -> None:
+    """Writes checkpoints in one insert; of equal ones the last to be written stays. ``written_at`` as in ``frame``."""
+    client.insert_arrow("checkpoints", frame(checkpoints, written_at).to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def read(client: Client) -> list[Checkpoint]:

@@ -313,5 +313,4 @@ def _state(twins: FanTwins) -> str:
 
 
 def _write(client: Client, rows: list[Checkpoint], now: datetime) -> None:
-    frame = checkpoints.frame(rows, int(now.timestamp() * 1000))
-    client.insert_arrow("checkpoints", frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    checkpoints.write(client, rows, int(now.timestamp() * 1000))

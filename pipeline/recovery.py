@@ -132,8 +132,7 @@ class Recovery:
         ]
         self._require_new(client, [c for c in first if c.next_offset > 0])
         if first:
-            rows = checkpoints.frame(first, int(time.time() * 1000))
-            client.insert_arrow("checkpoints", rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+            checkpoints.write(client, first, int(time.time() * 1000))
         return {(c.agent, c.topic, c.partition, c.fold_version): c for c in first}
 
     def _require_new(self, client: Client, first: list[Checkpoint]) -> None:

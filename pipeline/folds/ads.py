@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from pipeline.fold import Fold
 from pipeline.snapshot import Snapshots, SnapshotTable
+from pipeline.snapshot_fold import SnapshotFold
 
 KIND_MEASURES = {"impression": "impressions", "click": "clicks", "play": "plays", "conversion": "conversions"}
 """The measure that counts each kind of ad event."""
@@ -16,7 +16,7 @@ _AMOUNTS = {"cost_micros": "cost_micros", "conversion_value_micros": "value_micr
 _MEASURES = (*KIND_MEASURES.values(), *_AMOUNTS)
 
 
-class Ads(Fold):
+class Ads(SnapshotFold):
     """Counts of each kind, with cost and value: of each campaign, ad group, creative, audience and channel; and of each
     campaign by region, age band and gender of the fan.
 
@@ -36,35 +36,11 @@ class Ads(Fold):
     )
     tables: ClassVar[tuple[SnapshotTable, ...]] = (minute, people_minute)
 
-    def __init__(self) -> None:
-        self._snapshots = {table.name: Snapshots(table) for table in self.tables}
-        self._torn = -1
-
-    def __len__(self) -> int:
-        return sum(len(snapshots) for snapshots in self._snapshots.values())
-
-    def restore(self, table: SnapshotTable, rows: pl.DataFrame) -> None:
-        snapshots = self._snapshots[table.name]
-        snapshots.restore(rows)
-        self._torn = max(self._torn, snapshots.highest)
-
-    def apply(self, rows: pl.DataFrame) -> None:
+    def count(self, rows: pl.DataFrame, replayed: bool) -> None:
         minute = (pl.col("event_time") // 60_000 * 60_000).cast(pl.Datetime("ms", "UTC"))
-        rows = rows.filter((pl.col("late") == 0) & (pl.col("duplicate") == 0)).with_columns(minute=minute)
-        if rows.is_empty():
-            return
-        # Rows may already hold events that are replayed now (a flush was torn): then look at each event alone.
-        replayed = int(rows["offset"][0]) <= self._torn
+        rows = rows.with_columns(minute=minute)
         for snapshots in self._snapshots.values():
             self._add(snapshots, rows, replayed)
-
-    def take(self) -> dict[str, pl.DataFrame]:
-        taken = {name: snapshots.take() for name, snapshots in self._snapshots.items()}
-        return {name: rows for name, rows in taken.items() if len(rows)}
-
-    def evict(self, oldest: int) -> None:
-        for snapshots in self._snapshots.values():
-            snapshots.evict(oldest)
 
     @staticmethod
     def _add(snapshots: Snapshots, rows: pl.DataFrame, replayed: bool) -> None:

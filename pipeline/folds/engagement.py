@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from pipeline.fold import Fold
-from pipeline.snapshot import Snapshots, SnapshotTable
+from pipeline.snapshot import SnapshotTable
+from pipeline.snapshot_fold import SnapshotFold
 
 KIND_MEASURES = {
     "view": "plays",
@@ -45,7 +45,7 @@ _CREATOR = (*KIND_MEASURES.values(), *_SUMS)
 _CONTENT = (*(KIND_MEASURES[kind] for kind in CONTENT_KINDS), "watch_ms", "completions")
 
 
-class Engagement(Fold):
+class Engagement(SnapshotFold):
     """Counts of each kind; ``watch_ms`` and ``completions`` of plays; ``stay_ms`` of those who left a live room.
 
     A play is complete when at least its whole duration was watched. Late events and repeats are left out.
@@ -67,38 +67,17 @@ class Engagement(Fold):
     tables: ClassVar[tuple[SnapshotTable, ...]] = (creator_minute, content_minute, content_hour, content_day)
 
     def __init__(self, time_zone: str) -> None:
+        super().__init__()
         self._time_zone = time_zone
-        self._snapshots = {table.name: Snapshots(table) for table in self.tables}
-        self._torn = -1
 
-    def __len__(self) -> int:
-        return sum(len(snapshots) for snapshots in self._snapshots.values())
-
-    def restore(self, table: SnapshotTable, rows: pl.DataFrame) -> None:
-        snapshots = self._snapshots[table.name]
-        snapshots.restore(rows)
-        self._torn = max(self._torn, snapshots.highest)
-
-    def apply(self, rows: pl.DataFrame) -> None:
-        rows = rows.filter((pl.col("late") == 0) & (pl.col("duplicate") == 0))
-        if rows.is_empty():
-            return
-        # Rows may already hold events that are replayed now (a flush was torn): then look at each event alone.
-        replayed = int(rows["offset"][0]) <= self._torn
+    def count(self, rows: pl.DataFrame, replayed: bool) -> None:
+        # Of what is replayed each event is looked at alone.
         groups = self._groups(rows, ["offset"] if replayed else [])
         content = groups.filter(pl.col("content_id") != "")
         self._add(self.creator_minute, groups, replayed)
         self._add(self.content_minute, content.filter("recent"), replayed)
         self._add(self.content_hour, content, replayed)
         self._add(self.content_day, content, replayed)
-
-    def take(self) -> dict[str, pl.DataFrame]:
-        taken = {name: snapshots.take() for name, snapshots in self._snapshots.items()}
-        return {name: rows for name, rows in taken.items() if len(rows)}
-
-    def evict(self, oldest: int) -> None:
-        for snapshots in self._snapshots.values():
-            snapshots.evict(oldest)
 
     def _groups(self, rows: pl.DataFrame, extra: list[str]) -> pl.DataFrame:
         """Events by everything that some row is keyed by: counts and sums, small enough for Python."""

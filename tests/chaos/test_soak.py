@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from chaos.soak import START_HOUR, Record, Sample, even_zone, rows, verdicts
+from chaos.soak import Record, Sample, rows, verdicts
 from chaos.trend import trend
+from chaos.zone import START_HOUR, even_zone
 
 LOOKS = 241
 """Looks of a steady part: 20 minutes, one every 5 s."""

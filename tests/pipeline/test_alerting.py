@@ -29,6 +29,7 @@ from kafka.errors import KafkaTimeoutError
 from pydantic import SecretStr
 from rig import WorkerProcess, ask, database, now_ms, prepare, send, until
 
+from chaos.zone import even_zone
 from infra.connect import kafka_options
 from infra.errors import SettingsError
 from infra.settings import Settings, WebhookFormat, load
@@ -790,17 +791,11 @@ def test_without_kafka_or_clickhouse_it_waits_and_webhooks_are_told_all_the_same
     assert deliveries(settings, "kafka") == {}
 
 
-def zone_at_noon() -> str:
-    """A zone in which no day ends soon."""
-    offset = 12 - datetime.now(UTC).hour
-    return f"Etc/GMT{-offset:+d}" if offset else "Etc/GMT"
-
-
 @pytest.mark.stack
 @pytest.mark.slow
 def test_a_worker_tells_of_lost_followers(settings: Settings, hook: Hook, tmp_path: Path) -> None:
     """From events to the webhook, by a real worker."""
-    own = settings.model_copy(update={"time_zone": zone_at_noon()})
+    own = settings.model_copy(update={"time_zone": even_zone(datetime.now(UTC))})
     prepare(own)
     now = now_ms()
 
