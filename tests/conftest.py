@@ -5,11 +5,16 @@ import os
 import secrets
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from infra.connect import clickhouse_client
 from infra.settings import Settings
 from infra.stack import Stack, temporary
+
+# The same examples in every run; `make properties` draws others.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(autouse=True)

@@ -289,7 +289,7 @@ def test_another_unit_of_money_changes_nothing(test: tuple[Experiment, list[Bloc
     for mine, yours in zip(one.comparisons, other.comparisons, strict=True):
         assert (mine.difference is None) == (yours.difference is None)
         if mine.difference is not None:
-            assert yours.difference == pytest.approx(mine.difference, abs=1e-9)
+            assert yours.difference == pytest.approx(mine.difference, rel=1e-9, abs=1e-9)
         assert (mine.interval is None) == (yours.interval is None)
 
 
