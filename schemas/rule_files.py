@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from infra.errors import FanpulseError
-from schemas.rules import Action, AdGroup, Campaign, Guards, Rule, Schedule, Scope, Window
+from schemas.rules import Action, AdGroup, Bidding, Campaign, Guards, Rule, Schedule, Scope, Window
 from schemas.yaml_file import Place, YamlFile, load
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,7 +22,9 @@ _LONGEST = 500
 """Characters of what is said of a fault: it may quote a text of any length."""
 _PARTS: dict[type[BaseModel], dict[str, type[BaseModel]]] = {
     Rule: {"scope": Scope, "window": Window, "guards": Guards, "action": Action, "schedule": Schedule},
-    Campaign: {"ad_groups": AdGroup},
+    Campaign: {"ad_groups": AdGroup, "bidding": Bidding},
+    AdGroup: {"bidding": Bidding},
+    Bidding: {"window": Window, "schedule": Schedule},
 }
 
 

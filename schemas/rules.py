@@ -41,6 +41,8 @@ MILLION = 1_000_000
 """100 % in millionths."""
 LONGEST_DAYS = 90
 """Longest window with what it leaves out."""
+TARGET_CPA = "target_cpa"
+"""Rule id under which bids that move towards a target are decided; no rule has it."""
 
 
 @dataclass(frozen=True)
@@ -421,6 +423,13 @@ class Rule(_Frozen):
     schedule: Schedule = Field(default_factory=Schedule, examples=["{hours: 08:00-23:00}"], description="When")
     notify: Several[Label] | None = Field(None, examples=["[ads-ops]"], description="Who is told")
 
+    @field_validator("id")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value == TARGET_CPA:
+            raise refused(f"`{value}` is the name of bidding towards a target (docs/bidding.md); write another one")
+        return value
+
     @field_validator("when", mode="before")
     @classmethod
     def _groups(cls, value: Any) -> Any:
@@ -508,6 +517,64 @@ def _closes_within(window: Window, schedule: Schedule) -> bool:
     return any(schedule.hours.has(minute) for minute in closings)
 
 
+class Bidding(_Frozen):
+    """How the bid of a campaign or ad group moves towards its target cost per conversion (docs/bidding.md).
+
+    Raises:
+        pydantic.ValidationError: a field is malformed, or they contradict one another.
+    """
+
+    version: Annotated[int, _whole(1, 2**31)] = Field(1, examples=["2"], description="Raised at every change")
+    mode: Literal["dry_run", "act"] = Field(
+        "dry_run", examples=["act"], description="dry_run: only says what it would do; act: does it"
+    )
+    window: Window = Field(examples=["{last: 6 hours, skip: 1 hour}"], description="What it looks at")
+    floor: Money = Field(examples=["0.20 yuan"], description="The bid goes no lower")
+    ceiling: Money = Field(examples=["5 yuan"], description="The bid goes no higher")
+    conversions: Annotated[int, _whole(1, 10**9)] = Field(
+        10, examples=["10"], description="Conversions of the window, or their target cost spent, at least"
+    )
+    most_step: Share = Field(1000, examples=["10%"], description="Most that the bid changes at once, of what it is")
+    dead_band: Share = Field(500, examples=["5%"], description="So near to the target the bid stays")
+    cool_down: Time | None = Field(
+        None, examples=["7 hours"], description="Rest after any change of the bid; left out: the window with its skip"
+    )
+    staleness: Time | None = Field(
+        None, examples=["15 minutes"], description="Time from the end of the window to its evaluation, at most"
+    )
+    schedule: Schedule = Field(default_factory=Schedule, examples=["{hours: 08:00-23:00}"], description="When")
+
+    @property
+    def rest(self) -> int:
+        """From a change of the bid to the next one at least, milliseconds."""
+        return self.window.ms if self.cool_down is None else self.cool_down
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.floor > self.ceiling:
+            raise refused(f"floor: {show_money(self.floor)} is above the ceiling, {show_money(self.ceiling)}")
+        if self.floor == 0:
+            raise refused("floor: a bid of 0.00 yuan never rises again; write it like `floor: 0.20 yuan`")
+        if self.most_step > FULL // 2:
+            raise refused(
+                f"most_step: {show_percent(self.most_step, 2)} is more than half of the bid; write at most 50%"
+            )
+        if self.dead_band >= FULL:
+            raise refused(f"dead_band: {show_percent(self.dead_band, 2)} never lets a bid rise; write it like `5%`")
+        if self.rest < self.window.ms:
+            raise refused(
+                f"cool_down: {show_ms(self.rest)} is shorter than the window with what it leaves out, "
+                f"{show_ms(self.window.ms)}: figures from before a change would decide on the next one, too; "
+                "leave it out"
+            )
+        if not _closes_within(self.window, self.schedule):
+            raise refused(
+                f"schedule.hours: a window of {self.window.last} never closes within {self.schedule.hours}; "
+                f"one closes at every {_CLOSING[self.window.last.unit]}"
+            )
+        return self
+
+
 class AdGroup(_Frozen):
     """An ad group of a campaign, as the market has it. Without a daily budget or bid of its own the campaign's hold."""
 
@@ -517,6 +584,11 @@ class AdGroup(_Frozen):
     bid: Money | None = Field(None, examples=["0.80 yuan"], description="Bid")
     target_cpa: Money | None = Field(None, examples=["20 yuan"], description="Cost per conversion to aim at")
     created_at: EventTime | None = Field(None, examples=["1767225600000"], description="When it was made, UTC ms")
+    bidding: Bidding | None = Field(
+        None,
+        examples=["{window: {last: 6 hours}, floor: 0.20 yuan, ceiling: 5 yuan}"],
+        description="How its own bid moves, if not as the campaign says",
+    )
 
 
 class Campaign(_Frozen):
@@ -531,6 +603,11 @@ class Campaign(_Frozen):
     bid: Money | None = Field(None, examples=["0.80 yuan"], description="Bid")
     target_cpa: Money | None = Field(None, examples=["20 yuan"], description="Cost per conversion to aim at")
     created_at: EventTime | None = Field(None, examples=["1767225600000"], description="When it was made, UTC ms")
+    bidding: Bidding | None = Field(
+        None,
+        examples=["{window: {last: 6 hours}, floor: 0.20 yuan, ceiling: 5 yuan}"],
+        description="How bids move towards the target: its own, and those of its ad groups",
+    )
     ad_groups: tuple[AdGroup, ...] = Field((), description="Its ad groups")
 
     @field_validator("ad_groups", mode="before")
@@ -548,7 +625,35 @@ class Campaign(_Frozen):
         ids = [each.ad_group_id for each in self.ad_groups]
         if len(set(ids)) < len(ids):
             raise refused("ad_groups: an ad group is there twice")
+        self._steered()
         return self
+
+    def _steered(self) -> None:
+        """Refuses bidding that has no bid to move, no target, or bounds that the bid is beyond."""
+        if self.bidding is not None and self.bid is None and all(group.bid is None for group in self.ad_groups):
+            raise refused("bidding: there is no bid to move; write it like `bid: 0.80 yuan`")
+        if self.bidding is not None and self.bid is not None:
+            _steers("", self.bidding, self.bid, self.target_cpa)
+        for number, group in enumerate(self.ad_groups):
+            place = f"ad_groups.{number}."
+            if group.bidding is not None and group.bid is None:
+                raise refused(
+                    f"{place}bidding: the ad group has no bid of its own to move; write it like `bid: 1 yuan`"
+                )
+            bidding = group.bidding or self.bidding
+            if bidding is not None and group.bid is not None:
+                target = self.target_cpa if group.target_cpa is None else group.target_cpa
+                _steers(place, bidding, group.bid, target)
+
+
+def _steers(place: str, bidding: Bidding, bid: int, target: int | None) -> None:
+    if not target:
+        raise refused(f"{place}target_cpa: bidding has no target to move to; write it like `target_cpa: 20 yuan`")
+    if not bidding.floor <= bid <= bidding.ceiling:
+        raise refused(
+            f"{place}bid: {show_money(bid)} is not from {show_money(bidding.floor)} to {show_money(bidding.ceiling)}, "
+            "the floor and ceiling of its bidding; change one of them"
+        )
 
 
 def sentence(rule: Rule) -> str:
