@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from schemas.quantities import MINUTE_MS
-from schemas.rules import FULL, MILLION, WEEKDAYS, Action, Campaign, Condition, Kind, Mode, Rule, State
+from schemas.rules import FULL, MILLION, WEEKDAYS, Action, Bidding, Campaign, Condition, Kind, Mode, Rule, State
 
 Outcome = Literal["fired", "clamped", "notified", "dry_run", "skipped"]
 Reason = Literal[
@@ -27,6 +27,7 @@ Reason = Literal[
     "guards",
     "no_figure",
     "conditions",
+    "on_target",
     "disarmed",
     "cool_down",
     "most_per_day",
@@ -49,6 +50,7 @@ REASONS: dict[Reason, str] = {
     "guards": "a guard does not hold",
     "no_figure": "a condition has no figure: its divisor is 0, or nothing is set",
     "conditions": "the conditions do not hold",
+    "on_target": "bidding: the cost per conversion is as near to its target as wanted",
     "disarmed": "it has fired, and the conditions have not failed clearly since",
     "cool_down": "it fired less than its cool-down ago",
     "most_per_day": "it has fired as often as it may in a day",
@@ -228,7 +230,7 @@ class Evaluation:
     memories: dict[tuple[str, Key], Memory]
 
 
-def due(rule: Rule, closed_at: int) -> bool:
+def due(rule: Rule | Bidding, closed_at: int) -> bool:
     """Whether a window of the rule closes at a moment (UTC ms, a whole minute)."""
     match rule.window.last.unit:
         case "minute":
@@ -240,7 +242,7 @@ def due(rule: Rule, closed_at: int) -> bool:
             return _midnight(_local(closed_at, zone).date(), zone) == closed_at
 
 
-def span(rule: Rule, closed_at: int) -> Span:
+def span(rule: Rule | Bidding, closed_at: int) -> Span:
     """The window of a rule that closes at a moment at which one is due. A day is a local one, of 23 to 25 hours."""
     last, skip = rule.window.last, rule.window.skip.number if rule.window.skip else 0
     if last.unit == "day":
@@ -249,6 +251,14 @@ def span(rule: Rule, closed_at: int) -> Span:
         return Span(_midnight(day - timedelta(days=last.number), zone), _midnight(day, zone))
     end = closed_at - skip * (last.ms // last.number)
     return Span(end - last.ms, end)
+
+
+def scheduled(rule: Rule | Bidding, closed_at: int) -> bool:
+    """Whether a window that closes at a moment may fire."""
+    schedule, local = rule.schedule, _local(closed_at, rule.schedule.time_zone)
+    return (schedule.days is None or WEEKDAYS[local.weekday()] in schedule.days) and (
+        schedule.hours is None or schedule.hours.has(local.hour * 60 + local.minute)
+    )
 
 
 def evaluate(
@@ -377,7 +387,7 @@ def _evaluate(
     day = local.date().toordinal()
     metrics = sorted({metric for group in rule.when for condition in group for metric in condition.metrics})
     readers = [(metric, METRICS[metric]) for metric in metrics]
-    scheduled, name, fires = _scheduled(rule, local), _escaped(rule.id), _FIRES[rule.mode]
+    in_hours, name, fires = scheduled(rule, closed_at), _escaped(rule.id), _FIRES[rule.mode]
     fresh = rule.guards.staleness is None or now - closed_at <= rule.guards.staleness
     for entity in known:
         if not _in_scope(rule, entity):
@@ -389,7 +399,7 @@ def _evaluate(
         guarded = all(guard.holds for guard in guards)
         again = closed_at <= memory.evaluated
         rested = memory if again else _rested(rule, memory, closed_at, day, ratios, guarded)
-        reason = "evaluated" if again else _not_now(rule, entity, scheduled, fresh)
+        reason = "evaluated" if again else _not_now(rule, entity, in_hours, fresh)
         if not reason:
             reason = _refusal(rule, rested, ratios, guarded, closed_at)
         before = after = None
@@ -430,13 +440,6 @@ def _in_scope(rule: Rule, entity: Entity) -> bool:
         and (scope.creators is None or entity.creator_id in scope.creators)
         and (scope.campaigns is None or key.campaign_id in scope.campaigns)
         and (scope.ad_groups is None or key.ad_group_id in scope.ad_groups)
-    )
-
-
-def _scheduled(rule: Rule, local: datetime) -> bool:
-    schedule = rule.schedule
-    return (schedule.days is None or WEEKDAYS[local.weekday()] in schedule.days) and (
-        schedule.hours is None or schedule.hours.has(local.hour * 60 + local.minute)
     )
 
 
