@@ -16,6 +16,7 @@ ALL = "$__all"
 _VALUE = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z]\w*)(?::(?P<format>\w+))?\}|(?P<plain>[A-Za-z]\w*))")
 _MACRO = re.compile(r"\$__(?P<name>\w+)")
+_WHOLE = re.compile(r"[0-9]{1,9}")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 _STRING = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 
@@ -35,7 +36,7 @@ def expand(
         end_ms: its end, included; UTC ms.
         interval_s: length of the groups of ``$__timeInterval``, seconds, at least 1.
         variables: what is chosen of each, ``(ALL,)`` or nothing for everything. ``${name:singlequote}`` becomes the
-            values as string literals, so that none of them can leave its quotes.
+            values as string literals, so that none of them can leave its quotes; ``${name:raw}`` a whole number.
 
     Raises:
         NotExpandable: an unknown macro or variable, one with other arguments, a variable outside
@@ -80,10 +81,10 @@ class _Expansion(NamedTuple):
                 arguments, at = _arguments(sql, macro.end())
                 out.append(self.macro(macro["name"], arguments))
             elif variable := _VARIABLE.match(sql, at):
-                if variable["format"] != "singlequote":
+                if variable["format"] not in ("singlequote", "raw"):
                     name = variable["braced"] or variable["plain"]
-                    raise NotExpandable(f"{variable[0]}: write ${{{name}:singlequote}}")
-                out.append(self.variable(variable["braced"]))
+                    raise NotExpandable(f"{variable[0]}: write ${{{name}:singlequote}}, or :raw for a whole number")
+                out.append(self.variable(variable["braced"], raw=variable["format"] == "raw"))
                 at = variable.end()
             else:
                 raise NotExpandable(f"a $ that begins neither macro nor variable: {sql[at : at + 20]}")
@@ -115,14 +116,16 @@ class _Expansion(NamedTuple):
                 return "1=1" if self.everything(found["braced"] or found["plain"]) else self.of(condition)
         raise NotExpandable(f"$__{name} with {len(arguments or ())} arguments is not understood")
 
-    def variable(self, name: str) -> str:
+    def variable(self, name: str, raw: bool) -> str:
         if self.everything(name):
             raise NotExpandable(f"everything is chosen of ${name}, and it stands outside of $__conditionalAll")
         values = self.variables[name]
         for value in values:
             if value == ALL or not _VALUE.fullmatch(value):
                 raise NotExpandable(f"${name} cannot be {value[:140]!r}")
-        return ",".join(_literal(value) for value in values)
+        if raw and not (len(values) == 1 and _WHOLE.fullmatch(values[0])):
+            raise NotExpandable(f"${name} must be one whole number, not {', '.join(values)[:140]!r}")
+        return values[0] if raw else ",".join(_literal(value) for value in values)
 
     def everything(self, name: str) -> bool:
         if name not in self.variables:

@@ -1,0 +1,124 @@
+"""SQL that boards have in common: conditions of variables, rates over time, figures beside those of a day before.
+
+The texts keep the macros and variables of the panels; ``macros.expand`` fills them in. A helper never takes what a user
+typed.
+"""
+
+from collections.abc import Mapping
+from textwrap import dedent
+
+ALERTS = dedent("""\
+    SELECT
+        at AS time,
+        concat(title, ': ', creator_id, if(subject = '', '', concat(' ', subject)), '. ', said) AS text,
+        kind AS tags
+    FROM alerts FINAL
+    WHERE $__timeFilter(at)
+    ORDER BY at DESC
+    LIMIT 200""")
+"""Alerts of the stream, as annotations: when they became true."""
+
+ANNOTATIONS: tuple[tuple[str, str, str], ...] = (("Alerts", "red", ALERTS),)
+"""What is marked on the time axis of every board: name, colour, query with columns time, text and tags."""
+
+
+def chosen(*names: str, **columns: str) -> str:
+    """Conditions that only rows of what is chosen are read: of variables by name, or ``variable=column``.
+
+    Ends with the word AND, so that another condition follows.
+    """
+    usual = {"platform": "platform", "creator": "creator_id", "campaign": "campaign_id"}
+    found = {name: usual[name] for name in names} | columns
+    return "".join(
+        f"$__conditionalAll({column} IN (${{{name}:singlequote}}), ${name}) AND " for name, column in found.items()
+    )
+
+
+def rate(table: str, figures: Mapping[str, str], conditions: str, at: str = "minute") -> str:
+    """Figures over time, a column each, from a table with a row a minute or so; whole intervals only.
+
+    Args:
+        table: table or view; with FINAL where it needs that.
+        figures: expressions of sums by the name of the line.
+        conditions: what ``chosen`` gives, and more that ends with AND.
+        at: its column of time.
+    """
+    columns = ",\n".join(f'    {expression} AS "{name}"' for name, expression in figures.items())
+    return (
+        f"SELECT\n    $__timeInterval({at}) AS time,\n{columns}\nFROM {table}\n"
+        f"WHERE {conditions}$__timeFilter({at})\nGROUP BY time\n{_WHOLE}\nORDER BY time"
+    )
+
+
+def beside_yesterday(table: str, expression: str, name: str, conditions: str, at: str = "minute") -> str:
+    """A sum a minute over time, and the same a day before; whole intervals only. Arguments as in ``rate``."""
+    return (
+        f"SELECT\n    $__timeInterval(moment) AS time,\n"
+        f'    60 * sumIf(figure, days = 0) / $__interval_s AS "{name}",\n'
+        f'    60 * sumIf(figure, days = 1) / $__interval_s AS "yesterday"\nFROM\n(\n'
+        f"    SELECT {at} + toIntervalDay(days) AS moment, days, {expression} AS figure\n"
+        f"    FROM {table}\n    ARRAY JOIN [0, 1] AS days\n"
+        f"    WHERE {conditions}{_both_days(at, '')}\n)\n"
+        f"WHERE $__timeFilter(moment)\nGROUP BY time\n{_WHOLE}\nORDER BY time"
+    )
+
+
+def rolling(table: str, sums: Mapping[str, str], figure: str, name: str, conditions: str, at: str = "minute") -> str:
+    """A figure over the chosen window up to each moment, and its change against the same window a day before.
+
+    A window of n minutes at a moment is the n whole minutes before it, as in ``engagement_rolling``.
+
+    Args:
+        table: with a row a minute and column ``at``.
+        sums: what is added up over the window: expressions of a minute by name.
+        figure: the figure, from these names in braces, such as ``{likes} / nullIf({plays}, 0)``.
+        name: of the column.
+        conditions: as in ``rate``.
+        at: column of the minute.
+    """
+    inner = ",\n".join(
+        f"            sumIf({expression}, days = {days}) AS {column}_{days}"
+        for column, expression in sums.items()
+        for days in (0, 1)
+    )
+    today, yesterday = (figure.format(**{column: f"sum({column}_{days}) OVER w" for column in sums}) for days in (0, 1))
+    return f"""\
+SELECT
+    $__timeInterval(moment) AS time,
+    argMax(figure, moment) AS "{name}",
+    argMax(change, moment) AS "vs yesterday"
+FROM
+(
+    SELECT
+        moment,
+        intDiv(toUnixTimestamp(moment), 60) AS number,
+        {today} AS figure,
+        figure / nullIf({yesterday}, 0) - 1 AS change
+    FROM
+    (
+        SELECT
+            {at} + toIntervalDay(days) AS moment,
+{inner}
+        FROM {table}
+        ARRAY JOIN [0, 1] AS days
+        WHERE {conditions}{_both_days(at, " - INTERVAL ${window:raw} MINUTE")}
+        GROUP BY moment
+    )
+    WINDOW w AS (ORDER BY number RANGE BETWEEN ${{window:raw}} PRECEDING AND 1 PRECEDING)
+)
+WHERE $__timeFilter(moment)
+GROUP BY time
+ORDER BY time"""
+
+
+_WHOLE = "HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= $__toTime"
+
+
+def _both_days(at: str, before: str) -> str:
+    """Rows of the time range, and of a day before it where ``days`` is 1. Both ranges stand there as constants, too:
+    only by those does ClickHouse skip what is between them."""
+    ranges = [f"{at} >= $__fromTime{before}{day} AND {at} <= $__toTime{day}" for day in ("", " - INTERVAL 1 DAY")]
+    return (
+        f"(({ranges[0]}) OR ({ranges[1]})) AND if(days = 0, {at} >= $__fromTime{before}, {at} <= $__toTime"
+        " - INTERVAL 1 DAY)"
+    )
