@@ -47,6 +47,13 @@ def test_a_condition_may_hold_calls_strings_and_macros() -> None:
     )
 
 
+def test_a_whole_number_may_stand_without_quotes() -> None:
+    assert expand("${w:raw}", 0, 0, 1, {"w": ["60"]}) == "60"
+    for values in (["60", "5"], ["1 OR 1"], ["-1"], ["1.5"]):
+        with pytest.raises(NotExpandable):
+            expand("${w:raw}", 0, 0, 1, {"w": values})
+
+
 def test_an_interval_is_at_least_a_second() -> None:
     assert expand("$__interval_s", 0, 0, 0) == "1"
 
