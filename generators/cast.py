@@ -23,6 +23,8 @@ PRODUCTS = 12
 PLAN = 15
 """Number of the membership plan among a creator's products."""
 GROUPS = 4
+WON = 0.5
+"""Part of the auctions that a campaign wins with the bid that it begins with."""
 LIFE_DAYS = 21
 """A video is recommended for so many days."""
 
@@ -56,17 +58,28 @@ AUDIENCES: tuple[Audience, ...] = (
 
 @dataclass(frozen=True)
 class Placements:
-    """Creatives within ad groups, one row each. Money in micros, probabilities in [0, 1]."""
+    """Creatives within ad groups, one row each. Money in micros, probabilities in [0, 1].
+
+    ``campaign``, ``group``: numbers of its campaign and ad group. ``bid``, ``budget`` and ``aim`` are of the campaign
+    as it begins: what it bids, its daily budget as a share of what it could spend, and its target cost per conversion
+    as a share of what one then costs. ``mille``: cost of a thousand impressions at that bid; ``shown``: the part of
+    its auctions that it then wins and has the budget for; ``weight``: how often it is then shown.
+    """
 
     creator: Ints
     audience: Ints
     channel: Ints
     bid: Ints
     mille: Ints
+    campaign: Ints
+    group: Ints
     click: Floats
     convert: Floats
     stays: Floats
     weight: Floats
+    budget: Floats
+    aim: Floats
+    shown: Floats
     by_creator: tuple[Ints, ...]
     campaign_id: list[str]
     ad_group_id: list[str]
@@ -130,20 +143,23 @@ class Cast:
         self._videos: OrderedDict[int, Videos] = OrderedDict()
 
     def _advertise(self, rng: np.random.Generator) -> Placements:
-        rows: list[tuple[int, int, int, int, int, float, float, float, float]] = []
+        rows: list[tuple[int, int, int, int, int, int, int, float, float, float, float]] = []
         campaigns: list[str] = []
         groups: list[str] = []
         creatives: list[str] = []
+        runs_before, groups_before = 0, 0
         for creator in range(self.count):
             runs = 1 + int(rng.random() < 0.4) if creator < 2 or rng.random() < 0.55 else 0
             for campaign in range(runs):
                 budget = float(np.exp(rng.normal(0, 0.6)))
                 fitting = [n for n, a in enumerate(AUDIENCES) if a.interest in (None, int(self.interest[creator]))]
                 picked = rng.permutation(len(fitting))[:3]
+                bids = 0
                 for group, choice in enumerate(picked.tolist()):
                     audience = AUDIENCES[fitting[choice]]
                     channel = int(choose(cumulate(0.55, 0.2, 0.13, 0.12), rng.random(1))[0])
-                    bid = 2_000_000 + int(rng.random() * 8) * 1_000_000
+                    luck = rng.random()
+                    bids = bids or 2_000_000 + int(luck * 8) * 1_000_000
                     mille = 3_500_000 + int(rng.random() * 260) * 137_000
                     for creative in range(2):
                         appeal = float(np.exp(rng.normal(0, 0.35)))
@@ -152,8 +168,10 @@ class Cast:
                                 creator,
                                 fitting[choice],
                                 channel,
-                                bid,
+                                bids,
                                 mille,
+                                runs_before,
+                                groups_before,
                                 min(0.25, 0.035 * audience.clicks * appeal),
                                 min(0.5, 0.09 * audience.converts),
                                 audience.stays,
@@ -163,9 +181,14 @@ class Cast:
                         campaigns.append(f"cmp_{creator:03d}_{campaign + 1}")
                         groups.append(f"ag_{creator:03d}_{campaign + 1}_{group + 1}")
                         creatives.append(f"cr_{creator:03d}_{campaign + 1}_{group + 1}{'ab'[creative]}")
+                    groups_before += 1
+                runs_before += 1
         columns = list(zip(*rows, strict=True))
-        ints = [np.array(column, dtype=np.int64) for column in columns[:5]]
-        floats = [np.array(column, dtype=np.float64) for column in columns[5:]]
+        ints = [np.array(column, dtype=np.int64) for column in columns[:7]]
+        floats = [np.array(column, dtype=np.float64) for column in columns[7:]]
+        share = 0.5 + 1.2 * unit(ints[5], self._seed * 8 + 5)
+        aim = 0.7 + 0.6 * unit(ints[5], self._seed * 8 + 6)
+        floats += [share, aim, WON * np.minimum(1.0, share)]
         owned = tuple(np.flatnonzero(ints[0] == creator) for creator in range(self.count))
         return Placements(*ints, *floats, owned, campaigns, groups, creatives)  # type: ignore[call-arg,arg-type]
 

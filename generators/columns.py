@@ -27,6 +27,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Fields of each topic beyond the common ones, in an order that agrees with every contract of the topic."""
 
+UNSEEN: dict[str, tuple[str, ...]] = {"ad_events": ("shown_ms", "luck")}
+"""Columns that no record has, by topic. Of advertisements: when the one that led to the event was shown (UTC ms), and
+the draw that decides whether it was, in parts of ``LUCK`` (``generators.market``)."""
+LUCK = 2**32
+"""The draws are from 0 to this, not included."""
+
 KIND_NAMES: dict[str, list[str]] = {topic: list(kinds) for topic, kinds in KINDS.items()}
 """Kinds of each topic; a kind is its index here."""
 
@@ -66,12 +72,17 @@ class Columns:
         return {kind: count for kind, count in zip(KIND_NAMES[self.topic], counts, strict=True) if count}
 
 
+def names(topic: str) -> tuple[str, ...]:
+    """All columns of a topic."""
+    return (*COMMON, *FIELDS[topic], *UNSEEN.get(topic, ()))
+
+
 def join(topic: str, parts: list[Columns]) -> Columns:
     """Several columns, one after the other."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return Columns(topic, {name: np.empty(0, dtype=np.int64) for name in (*COMMON, *FIELDS[topic])})
+        return Columns(topic, {name: np.empty(0, dtype=np.int64) for name in names(topic)})
     return Columns(topic, {name: np.concatenate([p.values[name] for p in parts]) for name in parts[0].values})
 
 
@@ -95,7 +106,7 @@ class Draft:
         total = sum(self._sizes)
         values: dict[str, Ints] = {}
         born = {"slot": np.full(total, slot, dtype=np.int64), "number": np.arange(total, dtype=np.int64)}
-        for name in (*COMMON, *FIELDS[self._topic]):
+        for name in names(self._topic):
             if name in born:
                 values[name] = born[name]
                 continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generators.cast import PLAN, PRODUCTS, SEASON_MS, SLOTS_A_DAY, Cast, Rooms, Videos, opponent_at, room_at
-from generators.columns import Columns, Draft
+from generators.columns import LUCK, Columns, Draft
 from generators.config import WorldConfig
 from generators.draws import Floats, Ints, Mask, choose, cumulate, stream, whole
 from generators.population import AD, FOLLOW, GROUP, LIVE, NEVER, PROFILE, RECOMMEND, SEARCH, Crowd, Population
@@ -89,7 +89,7 @@ class Stage:
         self._settings: OrderedDict[int, Setting] = OrderedDict()
         self._orders: OrderedDict[tuple[int, int], Orders] = OrderedDict()
         places = cast.placements
-        self._shown = np.cumsum(places.weight)
+        self._auctions = np.cumsum(places.weight / places.shown)
 
     def season(self, slot: int) -> int:
         """Season of a slot."""
@@ -182,9 +182,10 @@ class Stage:
         live, _, _ = room_at(setting.rooms, creator, at, cast.count)
         way = rng.random(n)
         placement = np.full(n, -1, dtype=np.int64)
-        for c in np.unique(creator[way > 0.9]).tolist():
+        # Twice as many as an advertisement leads to as campaigns begin.
+        for c in np.unique(creator[way > 0.8]).tolist():
             owned = cast.placements.by_creator[c]
-            here = np.flatnonzero((creator == c) & (way > 0.9))
+            here = np.flatnonzero((creator == c) & (way > 0.8))
             if len(owned):
                 worth = cast.placements.weight[owned] * cast.placements.convert[owned]
                 placement[here] = owned[choose(np.cumsum(worth), rng.random(len(here)))]
@@ -566,6 +567,7 @@ class Stage:
             kind=CONVERSIONS.index("order"),
             value=orders.amount[rows],
             converted_ms=orders.placed_ms[rows] + 1_000 + whole(late**3 * 4 * HOUR_MS),
+            shown=0.5,
         )
 
     def _brought(self, ads: Draft, crowd: Crowd, bond: Ints, at: Ints, rng: np.random.Generator) -> None:
@@ -574,7 +576,7 @@ class Stage:
         follows = bonds.follow_ms[bond] < at + 2 * HOUR_MS
         when = np.where(follows, bonds.follow_ms[bond] + whole(rng.random(len(bond)) * 20 * MINUTE_MS), NEVER)
         kind = np.where(rng.random(len(bond)) < 0.1, CONVERSIONS.index("lead"), CONVERSIONS.index("follow"))
-        self._funnel(ads, bonds.placement[bond], bonds.fan[bond], at, rng, kind, np.full(len(bond), -1), when)
+        self._funnel(ads, bonds.placement[bond], bonds.fan[bond], at, rng, kind, np.full(len(bond), -1), when, 1.0)
 
     def _funnel(
         self,
@@ -586,19 +588,50 @@ class Stage:
         kind: Ints | int,
         value: Ints,
         converted_ms: Ints,
+        shown: float,
     ) -> None:
-        """Advertisements that were clicked, from impression to conversion (where ``converted_ms`` is a time)."""
+        """Advertisements that were clicked, from impression to conversion (where ``converted_ms`` is a time), if they
+        are shown: such a part of them is as campaigns begin, more or less as the campaign is shown more or less."""
         places = self._cast.placements
         creator, n = places.creator[placement], len(placement)
         mille = places.mille[placement]
         bid, search = places.bid[placement], places.channel[placement] == 2
         cost = _cost(mille, search, rng)
-        ads.add("impression", at, fan, creator, placement=placement, bid_micros=bid, cost_micros=cost)
+        luck = whole(rng.random(n) * places.shown[placement] / shown * LUCK)
+        ads.add(
+            "impression",
+            at,
+            fan,
+            creator,
+            placement=placement,
+            bid_micros=bid,
+            cost_micros=cost,
+            shown_ms=at,
+            luck=luck,
+        )
         clicked = at + 1_500 + whole(rng.random(n) * 4_000)
         charge = np.where(search, whole(bid * (0.05 + 0.1 * rng.random(n))), -1)
-        ads.add("click", clicked, fan, creator, placement=placement, bid_micros=bid, cost_micros=charge)
+        ads.add(
+            "click",
+            clicked,
+            fan,
+            creator,
+            placement=placement,
+            bid_micros=bid,
+            cost_micros=charge,
+            shown_ms=at,
+            luck=luck,
+        )
         played = np.flatnonzero(rng.random(n) < 0.7)
-        ads.add("play", clicked[played] + 1_000, fan[played], creator[played], placement=placement[played])
+        ads.add(
+            "play",
+            clicked[played] + 1_000,
+            fan[played],
+            creator[played],
+            placement=placement[played],
+            shown_ms=at[played],
+            luck=luck[played],
+        )
         done = np.flatnonzero(converted_ms < NEVER)
         ads.add(
             "conversion",
@@ -608,16 +641,21 @@ class Stage:
             placement=placement[done],
             conversion_type=np.broadcast_to(kind, n)[done],
             value_micros=value[done],
+            shown_ms=at[done],
+            luck=luck[done],
         )
 
     def _advertising(self, ads: Draft, crowd: Crowd, setting: Setting, slot: int, rng: np.random.Generator) -> None:
-        """Advertisements shown to whomever they reach; some are clicked, a few of those convert within hours."""
+        """Advertisements in every auction that they may win; some are clicked, a few of those convert within hours.
+
+        Which of them are shown, and at what price, is for the market to say."""
         places = self._cast.placements
         if len(places) == 0 or len(crowd.fans) == 0:
             return
         day = float(setting.hours.mean(axis=0).sum())
-        shown = int(rng.poisson(SHOWN_A_DAY * self._config.rate_factor * len(crowd.fans) * day))
-        placement = choose(self._shown, rng.random(shown))
+        many = SHOWN_A_DAY * self._config.rate_factor * self._auctions[-1] / places.weight.sum()
+        shown = int(rng.poisson(many * len(crowd.fans) * day))
+        placement = choose(self._auctions, rng.random(shown))
         platform = self._cast.platform[places.creator[placement]]
         exact = rng.random(shown) < 0.88
         # The first audience is everyone; it also stands in for one that reaches nobody here.
@@ -632,6 +670,7 @@ class Stage:
         at = self._draw_times(setting, whole(rng.random(shown) * len(HABITS)), slot, rng)
         creator, search = places.creator[placement], places.channel[placement] == 2
         bid, cost = places.bid[placement], _cost(places.mille[placement], places.channel[placement] == 2, rng)
+        luck = whole(rng.random(shown) * LUCK)
         clicks = rng.random(shown) < places.click[placement] * np.where(exact, 1.0, 0.5)
         # Real logs lose a few: a click whose impression is missing, a cost that arrives on the click alone.
         lost = clicks & (rng.random(shown) < 0.02)
@@ -644,9 +683,19 @@ class Stage:
             placement=placement[seen],
             bid_micros=bid[seen],
             cost_micros=cost[seen],
+            shown_ms=at[seen],
+            luck=luck[seen],
         )
         plays = np.flatnonzero(rng.random(shown) < 0.22)
-        ads.add("play", at[plays] + 1_200, fan[plays], creator[plays], placement=placement[plays])
+        ads.add(
+            "play",
+            at[plays] + 1_200,
+            fan[plays],
+            creator[plays],
+            placement=placement[plays],
+            shown_ms=at[plays],
+            luck=luck[plays],
+        )
         done = np.flatnonzero(clicks)
         clicked = at[done] + 1_500 + whole(rng.random(len(done)) * 9_000)
         charge = np.where(
@@ -662,6 +711,8 @@ class Stage:
             placement=placement[done],
             bid_micros=bid[done],
             cost_micros=charge,
+            shown_ms=at[done],
+            luck=luck[done],
         )
         # A few convert without ever having clicked.
         converts = np.where(clicks, places.convert[placement], 0.0006 * np.where(exact, 1.0, 0.3))
@@ -677,6 +728,8 @@ class Stage:
             placement=placement[done],
             conversion_type=kind,
             value_micros=np.where(kind == CONVERSIONS.index("order"), worth, np.where(kind == 0, -1, 0)),
+            shown_ms=at[done],
+            luck=luck[done],
         )
 
 

@@ -184,14 +184,15 @@ class Weather:
     def __init__(self, config: WorldConfig) -> None:
         self._config = config
 
-    def spoil(self, encoded: Encoded, topic: str, partition: int, slot: int) -> Records:
+    def spoil(self, encoded: Encoded, topic: str, partition: int, slot: int, rows: Ints, of: int) -> Records:
         """Records of all events of a slot, with the repeats and the broken ones; not in order of sending.
 
-        ``encoded`` is all of the slot in order of time, so what happens to an event does not depend on who asks.
+        ``encoded`` is all of the slot in order of time: the ``rows`` of ``of`` events that there may be. What happens
+        to one depends neither on who asks nor on which of the others there are.
         """
-        config, n = self._config, len(encoded)
+        config = self._config
         rng = stream(config.seed, "weather", SOURCES.index(topic), partition, slot)
-        luck = rng.random((6, n))
+        luck = rng.random((7, of))[:, rows]
         late = luck[0] < config.late
         # Seconds for most, hours for some: even on the logarithm, 5 s to 6 h.
         delay = whole(np.exp(np.log(5_000) + luck[1] * (np.log(LATEST_MS - 600_000) - np.log(5_000))))
@@ -201,7 +202,7 @@ class Weather:
         spoilt = np.flatnonzero(luck[4] < config.malformed)
         which = whole(luck[5][spoilt] * len(_SPOILT))
         huge = list(DAMAGES).index("huge_text")
-        rare = (which == huge) & (rng.random(len(spoilt)) >= _HUGE_SHARE)
+        rare = (which == huge) & (luck[6][spoilt] >= _HUGE_SHARE)
         which = np.where(rare, 0, which)
         broken_at = sent[spoilt] + 1
         values: list[bytes | None] = list(encoded.values)

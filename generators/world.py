@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from generators.cast import Cast
-from generators.columns import CODES, COMMON, FIELDS, Columns, join
+from generators.columns import CODES, Columns, join, names
 from generators.config import WorldConfig
 from generators.draws import Ints
 from generators.encode import Encoded, Encoder
+from generators.market import Market
 from generators.population import NEVER, Population
 from generators.rhythm import Clock
 from generators.stage import REACH_MS, Orders, Stage
@@ -77,8 +78,10 @@ class World:
         self._late_reach = -(-LATEST_MS // self.slot_ms)
         self._begun: OrderedDict[tuple[int, int], _Ahead[Columns]] = OrderedDict()
         self._slots: OrderedDict[tuple[int, int], dict[str, Columns]] = OrderedDict()
-        self._sent: OrderedDict[tuple[int, int], dict[str, Records]] = OrderedDict()
-        self._spread: OrderedDict[tuple[int, int], _Ahead[Records]] = OrderedDict()
+        # Of the market in which they were made, each has the mark at the end of its slot.
+        self._sent: OrderedDict[tuple[int, int], tuple[int, dict[str, Records]]] = OrderedDict()
+        self._spread: OrderedDict[tuple[int, int], tuple[int, _Ahead[Records]]] = OrderedDict()
+        self._unchanged = self.market()
         self._books: dict[int, _Book] = {}
         self._first = config.start_ms // self.slot_ms
 
@@ -92,26 +95,34 @@ class World:
         """Events per second of an average day over all partitions, at ``rate_factor`` 1 (measured; within 20 %)."""
         return self.config.fans * EVENTS_A_FAN_AND_DAY / (DAY_MS / 1000)
 
-    def events(self, partition: int, start_ms: int, end_ms: int) -> dict[str, Columns]:
-        """Events of a partition with event time in [start_ms, end_ms), by topic, each in order of time."""
+    def market(self, scale: float = 1.0) -> Market:
+        """The market of its advertisements, before any change; ``scale``: of how many such worlds the campaigns are."""
+        return Market(self.config, self.cast, self.clock, scale=scale)
+
+    def events(self, partition: int, start_ms: int, end_ms: int, market: Market | None = None) -> dict[str, Columns]:
+        """Events of a partition with event time in [start_ms, end_ms), by topic, each in order of time.
+
+        ``market``: that of its advertisements, with all changes before ``end_ms``; None: nothing was ever changed.
+        """
         self._check(partition)
         parts: dict[str, list[Columns]] = {topic: [] for topic in SOURCES}
         for slot in self._slots_of(start_ms, end_ms):
             for topic, columns in self._slot(partition, slot).items():
                 low, high = np.searchsorted(columns["event_time"], (start_ms, end_ms))
                 parts[topic].append(columns.take(slice(int(low), int(high))))
-        return {topic: join(topic, found) for topic, found in parts.items()}
+        found = {topic: join(topic, some) for topic, some in parts.items()}
+        return {**found, "ad_events": (market or self._unchanged).shown(found["ad_events"])[1]}
 
-    def records(self, partition: int, start_ms: int, end_ms: int) -> dict[str, Records]:
+    def records(self, partition: int, start_ms: int, end_ms: int, market: Market | None = None) -> dict[str, Records]:
         """Records that reach a partition in [start_ms, end_ms) of the producer's time, by topic, as they are sent.
 
         In calm weather a record is sent when its event happens. Duplicates and late events are sent after it;
-        malformed records are added. ``Records.labels`` names what each record is.
+        malformed records are added. ``Records.labels`` names what each record is. ``market``: as for ``events``.
         """
         self._check(partition)
         parts: dict[str, list[Records]] = {topic: [] for topic in SOURCES}
         for slot in self._slots_of(start_ms, end_ms):
-            for topic, records in self._sending(partition, slot).items():
+            for topic, records in self._sending(partition, slot, market or self._unchanged).items():
                 low, high = np.searchsorted(records.sent_ms, (start_ms, end_ms))
                 parts[topic].append(records.between(int(low), int(high)))
         return {topic: merge(found) for topic, found in parts.items()}
@@ -197,7 +208,7 @@ class World:
         parts = []
         for number, (kind, times) in enumerate(steps):
             done = np.flatnonzero(times < NEVER)
-            values = {name: np.full(len(done), -1, dtype=np.int64) for name in (*COMMON, *FIELDS["orders"])}
+            values = {name: np.full(len(done), -1, dtype=np.int64) for name in names("orders")}
             values["event_time"] = times[done]
             values["fan"] = crowd.bonds.fan[orders.bond[done]]
             values["creator"] = crowd.bonds.creator[orders.bond[done]]
@@ -216,46 +227,55 @@ class World:
             parts.append(Columns("orders", values))
         return join("orders", parts)
 
-    def _encoded(self, partition: int, slot: int) -> dict[str, Encoded]:
-        return {topic: self._encoder.encode(cols, partition) for topic, cols in self._slot(partition, slot).items()}
-
-    def _sending(self, partition: int, slot: int) -> dict[str, Records]:
-        """Records sent in a slot."""
-        key = (partition, slot)
-        found = self._sent.get(key)
-        if found is None:
-            if self.config.calm:
-                found = {topic: Records.plain(e) for topic, e in self._encoded(partition, slot).items()}
-            else:
-                parts: dict[str, list[Records]] = {topic: [] for topic in SOURCES}
-                for happened in range(max(self._first, slot - self._late_reach), slot + 1):
-                    spread = self._spreading(partition, happened, slot)
-                    for topic, targets in spread.targets.items():
-                        if slot in targets:
-                            parts[topic].append(targets[slot])
-                    # As above, one slot back is kept. All else would be six hours of records.
-                    spread.forget(slot - 1)
-                found = {topic: merge(some).in_order() if some else empty() for topic, some in parts.items()}
-            self._sent[key] = found
-            _forget(self._sent, 2 * self.config.partitions)
+    def _encoded(self, partition: int, slot: int, market: Market) -> dict[str, tuple[Encoded, Ints, int]]:
+        """Records of the events of a slot, by topic; which of the events that there may be they are, of how many."""
+        found = {}
+        for topic, columns in self._slot(partition, slot).items():
+            rows, here = np.arange(len(columns)), columns
+            if topic == "ad_events":
+                rows, here = market.shown(columns)
+            found[topic] = self._encoder.encode(here, partition), rows, len(columns)
         return found
 
-    def _spreading(self, partition: int, slot: int, target: int) -> _Ahead[Records]:
+    def _sending(self, partition: int, slot: int, market: Market) -> dict[str, Records]:
+        """Records sent in a slot."""
+        key, mark = (partition, slot), market.mark((slot + 1) * self.slot_ms)
+        known = self._sent.get(key)
+        if known is not None and known[0] == mark:
+            return known[1]
+        if self.config.calm:
+            found = {topic: Records.plain(e) for topic, (e, _, _) in self._encoded(partition, slot, market).items()}
+        else:
+            parts: dict[str, list[Records]] = {topic: [] for topic in SOURCES}
+            for happened in range(max(self._first, slot - self._late_reach), slot + 1):
+                spread = self._spreading(partition, happened, slot, market)
+                for topic, targets in spread.targets.items():
+                    if slot in targets:
+                        parts[topic].append(targets[slot])
+                # As above, one slot back is kept. All else would be six hours of records.
+                spread.forget(slot - 1)
+            found = {topic: merge(some).in_order() if some else empty() for topic, some in parts.items()}
+        self._sent[key] = mark, found
+        _forget(self._sent, 2 * self.config.partitions)
+        return found
+
+    def _spreading(self, partition: int, slot: int, target: int, market: Market) -> _Ahead[Records]:
         """Records of the events of a slot, as far as they are sent in slot ``target`` or later."""
-        key = (partition, slot)
-        found = self._spread.get(key)
-        if found is None or target < found.floor:
-            found = _Ahead[Records]({}, max(slot, target - 1))
-            for topic, encoded in self._encoded(partition, slot).items():
-                records = self._weather.spoil(encoded, topic, partition, slot).in_order()
-                targets = records.sent_ms // self.slot_ms
-                found.targets[topic] = {
-                    due: records.between(*(int(b) for b in np.searchsorted(targets, (due, due + 1))))
-                    for due in np.unique(targets).tolist()
-                    if due >= found.floor
-                }
-            self._spread[key] = found
-            _forget(self._spread, (self._late_reach + 2) * self.config.partitions)
+        key, mark = (partition, slot), market.mark((slot + 1) * self.slot_ms)
+        known = self._spread.get(key)
+        if known is not None and known[0] == mark and target >= known[1].floor:
+            return known[1]
+        found = _Ahead[Records]({}, max(slot, target - 1))
+        for topic, (encoded, rows, of) in self._encoded(partition, slot, market).items():
+            records = self._weather.spoil(encoded, topic, partition, slot, rows, of).in_order()
+            targets = records.sent_ms // self.slot_ms
+            found.targets[topic] = {
+                due: records.between(*(int(b) for b in np.searchsorted(targets, (due, due + 1))))
+                for due in np.unique(targets).tolist()
+                if due >= found.floor
+            }
+        self._spread[key] = mark, found
+        _forget(self._spread, (self._late_reach + 2) * self.config.partitions)
         return found
 
 

@@ -15,7 +15,7 @@ def test_of_late_records_only_those_still_to_be_sent_are_remembered() -> None:
     last = (start + 40 * 60_000 - 1) // busy.slot_ms
     kept = [
         (due, records)
-        for ahead in busy._spread.values()
+        for _, ahead in busy._spread.values()
         for targets in ahead.targets.values()
         for due, records in targets.items()
     ]
