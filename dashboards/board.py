@@ -41,6 +41,7 @@ class Column:
         width: of it in a table, pixels.
         color: of its line, instead of one by turns.
         dashed: the line is a comparison.
+        plain: its cells are not coloured where those of the table are.
     """
 
     unit: str | None = None
@@ -52,6 +53,7 @@ class Column:
     width: int | None = None
     color: str | None = None
     dashed: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ class Panel:
         most: the scale ends here.
         stacked: lines or bars add up.
         total: beneath it or beside it, one figure a line: which, as Grafana names it.
-        colored: a stat or a cell is coloured as a whole.
+        colored: stats or cells are coloured as a whole.
         may_be_empty: there may be nothing to show, such as no open alert.
+        texts: words for values, each with a colour.
+        of_now: it shows what holds now whatever the time range, for its view knows nothing else.
         text: Markdown of a text panel.
         interval_s: shortest time between two points, seconds.
     """
@@ -97,6 +101,8 @@ class Panel:
     total: str = "lastNotNull"
     colored: bool = False
     may_be_empty: bool = False
+    texts: Mapping[str, tuple[str, str]] | None = None
+    of_now: bool = False
     text: str = ""
     interval_s: int = 60
 
@@ -124,6 +130,7 @@ class Board:
         refresh_s: seconds between two looks.
         variables: which it offers beside the data source: platform, creator, campaign, window.
         rows_read: rows that one of its queries reads at most.
+        needs: table without whose rows it has nothing to show; None: it always has.
     """
 
     uid: str
@@ -135,6 +142,7 @@ class Board:
     refresh_s: int = 5
     variables: tuple[str, ...] = ("platform", "creator")
     rows_read: int = 2_000_000
+    needs: str | None = None
 
     @property
     def panels(self) -> tuple[Panel, ...]:

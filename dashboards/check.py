@@ -39,6 +39,7 @@ class Query:
         may_be_empty: an answer without rows is as good as any.
         rows_read: rows that it may read at most.
         live: it is asked so often that it must not read raw tables.
+        needs: table that must have rows before an answer without any is wrong; None: there is none.
     """
 
     where: str
@@ -48,6 +49,7 @@ class Query:
     may_be_empty: bool = False
     rows_read: int = 2_000_000
     live: bool = False
+    needs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def queries(boards: Sequence[Board], rules: Sequence[Rule]) -> list[Query]:
             panel.may_be_empty,
             board.rows_read,
             board.live,
+            board.needs,
         )
         for board in boards
         for panel in board.panels
@@ -106,7 +109,7 @@ def faults(boards: Sequence[Board]) -> Iterator[str]:
                 yield f"{where}: it has no unit"
             if _STAR.search(panel.sql):
                 yield f"{where}: it selects *, so its columns change with the table"
-            if not _BOUNDED.search(panel.sql):
+            if not panel.of_now and not _BOUNDED.search(panel.sql):
                 yield f"{where}: nothing bounds the time that it reads"
             if _NESTED.search(panel.sql):
                 yield f"{where}: a macro is closed by two parentheses, which older plugins misread"
@@ -178,9 +181,13 @@ def _run(client: Client, query: Query, end_ms: int, zone: str, chosen: Mapping[s
         wrong = f"it reads {raw[0].rpartition('.')[2]}, and is asked every few seconds"
     elif read > query.rows_read:
         wrong = f"it reads {read:,} rows, more than its {query.rows_read:,}"
-    elif first and not query.may_be_empty and not _has_data(answer.result_rows):
+    elif first and not query.may_be_empty and not _has_data(answer.result_rows) and _needed(client, query):
         wrong = "it shows nothing"
     return Ran(query, chosen, wrong, took_ms, read, len(answer.result_rows))
+
+
+def _needed(client: Client, query: Query) -> bool:
+    return query.needs is None or bool(client.query(f"SELECT 1 FROM {query.needs} LIMIT 1").result_rows)
 
 
 def _has_data(rows: Sequence[Sequence[object]]) -> bool:

@@ -18,7 +18,21 @@ ALERTS = dedent("""\
     LIMIT 200""")
 """Alerts of the stream, as annotations: when they became true."""
 
-ANNOTATIONS: tuple[tuple[str, str, str], ...] = (("Alerts", "red", ALERTS),)
+RULES = dedent("""\
+    SELECT
+        closed_at AS time,
+        concat(
+            rule_id, ': ', action, ' ', campaign_id,
+            if(after_micros IS NULL, '', concat(' to ', toString(round(after_micros / 1e6, 2)), ' yuan'))
+        ) AS text,
+        action AS tags
+    FROM budget_actions FINAL
+    WHERE fold_version = 1 AND $__timeFilter(closed_at)
+    ORDER BY closed_at DESC
+    LIMIT 200""")
+"""What budget rules did, as annotations: when their windows closed."""
+
+ANNOTATIONS: tuple[tuple[str, str, str], ...] = (("Alerts", "red", ALERTS), ("Budget rules", "blue", RULES))
 """What is marked on the time axis of every board: name, colour, query with columns time, text and tags."""
 
 
@@ -32,6 +46,17 @@ def chosen(*names: str, **columns: str) -> str:
     return "".join(
         f"$__conditionalAll({column} IN (${{{name}:singlequote}}), ${name}) AND " for name, column in found.items()
     )
+
+
+def days(column: str = "day") -> str:
+    """Condition that a local day is within the time range."""
+    zone = "${zone:singlequote}"
+    return f"{column} >= toDate($__fromTime, {zone}) AND {column} <= toDate($__toTime, {zone})"
+
+
+def midnight(column: str = "day") -> str:
+    """The local midnight that begins a local day, as a moment."""
+    return f"toDateTime({column}, ${{zone:singlequote}})"
 
 
 def rate(table: str, figures: Mapping[str, str], conditions: str, at: str = "minute") -> str:

@@ -5,6 +5,7 @@ Written with Grafana's own builders, in a schema that Grafana 9.4 still reads an
 
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -104,6 +105,11 @@ def panel_id(panel: Panel) -> int:
     return _id(panel.title)
 
 
+def over_time(panel: Panel) -> bool:
+    """Whether its answer is a time series: a column ``time``, in order, and what it is told by. Else it is a table."""
+    return panel.kind in _OVER_TIME and " AS time" in panel.sql
+
+
 def link_url(link: Link, board: Board) -> str:
     """Address of a link in a row of a table, with time range and variables kept."""
     kept = [name for name in board.variables if name not in link.variables]
@@ -150,7 +156,7 @@ def _panel(panel: Panel, board: Board) -> Any:
         return builder
     builder = (
         builder.datasource(SOURCE)
-        .with_target(_TargetBuilder(panel.sql, TIME_SERIES if panel.kind in _OVER_TIME else TABLE))
+        .with_target(_TargetBuilder(panel.sql, TIME_SERIES if over_time(panel) else TABLE))
         .interval(f"{panel.interval_s}s")
         .unit(panel.unit)
         .no_value("no data" if not panel.may_be_empty else "none")
@@ -165,12 +171,14 @@ def _panel(panel: Panel, board: Board) -> Any:
     builder = builder.color_scheme(build.FieldColor().mode(model.FieldColorModeId(by)))
     if panel.series is not None:
         builder = builder.display_name(f"${{__field.labels.{panel.series}}}")
+    if panel.texts is not None:
+        builder = builder.mappings(_mappings(panel.texts))
     for name, column in panel.columns.items():
         builder = builder.override_by_name(name, _properties(panel.kind, column, board))
     return builder
 
 
-_OVER_TIME = ("stat", "series", "timeline")
+_OVER_TIME = ("stat", "series", "timeline", "heat_map")
 _COLORS = {"series": "palette-classic-by-name", "bars": "palette-classic", "pie": "palette-classic-by-name"}
 
 
@@ -244,7 +252,12 @@ def _pie(panel: Panel) -> Any:
 
 
 def _table(panel: Panel) -> Any:
-    return table.Panel().show_header(True).footer(common.TableFooterOptions().show(False).reducer(["sum"]))
+    builder = table.Panel().show_header(True).footer(common.TableFooterOptions().show(False).reducer(["sum"]))
+    if panel.colored:
+        builder = builder.cell_options(
+            kinds.TableColoredBackgroundCellOptions(mode=kinds.TableCellBackgroundDisplayMode.BASIC)
+        )
+    return builder
 
 
 def _heat_map(panel: Panel) -> Any:
@@ -323,23 +336,30 @@ def _properties(kind: Kind, column: Column, board: Board) -> list[model.DynamicC
         found["custom.lineStyle"] = {"fill": "dash", "dash": [6, 6]}
         found["custom.fillOpacity"] = 0
         found["custom.lineWidth"] = 1
+    if column.plain:
+        found["custom.cellOptions"] = {"type": "auto"}
+        found["custom.displayMode"] = "auto"
     if column.bar:
         found["custom.cellOptions"] = {"type": "gauge", "mode": "basic"}
         found["custom.displayMode"] = "basic"
     if column.width is not None:
         found["custom.width"] = column.width
     if column.texts is not None:
-        options = {
-            value: {"text": text, "color": color, "index": index}
-            for index, (value, (text, color)) in enumerate(column.texts.items())
-        }
-        found["mappings"] = [{"type": "value", "options": options}]
+        found["mappings"] = _mappings(column.texts)
         if kind == "table":
             found["custom.cellOptions"] = {"type": "color-text"}
             found["custom.displayMode"] = "color-text"
     if column.link is not None:
         found["links"] = [{"title": column.link.title, "url": link_url(column.link, board), "targetBlank": False}]
     return [model.DynamicConfigValue(id_val=name, value=value) for name, value in found.items()]
+
+
+def _mappings(texts: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
+    options = {
+        value: model.ValueMappingResult(text=text, color=color, index=index)
+        for index, (value, (text, color)) in enumerate(texts.items())
+    }
+    return [model.ValueMap(options=options)]
 
 
 def _id(title: str) -> int:
