@@ -245,7 +245,7 @@ function marks(lines, context) {
   const drawn = style.includes("dashed") || style.includes("line") ? steps : [];
   const type = style.includes("dashed") ? [8, 6] : "solid";
   const limits = drawn.map(({ value, color }) => ({ yAxis: value, lineStyle: { color: faded(context.color(color), 0.8), type, width: 1 } }));
-  const notes = context.notes.map(({ time, color }) => ({ xAxis: toWall(time, context.zone), symbol: ["none", "none"], lineStyle: { color, type: [4, 4], width: 1.5 } }));
+  const notes = context.notes.map(({ time, color }) => ({ xAxis: toWall(time, context.zone), symbol: ["rect", "none"], symbolSize: [7, 5], lineStyle: { color, type: [4, 4], width: 1.5 } }));
   const areas = context.notes.filter(({ timeEnd }) => timeEnd).map(({ time, timeEnd, color }) => [{ xAxis: toWall(time, context.zone), itemStyle: { color: faded(color, 0.12) } }, { xAxis: toWall(timeEnd, context.zone) }]);
   return {
     id: "marks",

@@ -102,7 +102,7 @@ export function gauge(panel, frames, { width, height }) {
   const found = figures(panel, frames);
   const size = Math.min(width / Math.max(found.length, 1), height * 1.5);
   return element("div", { class: "tiles across" }, ...found.map(({ name, field, value, color }) => {
-    const arc = (part) => `M 10 52 A 42 42 0 0 1 ${50 - 40 * Math.cos(Math.PI * part) + (part ? 2 : 0)} ${52 - 42 * Math.sin(Math.PI * part)}`;
+    const arc = (part) => `M 10 52 A 42 42 0 0 1 ${52 - 42 * Math.cos(Math.PI * part)} ${52 - 42 * Math.sin(Math.PI * part)}`;
     const drawn = svg("svg", { class: "arc", viewBox: "0 0 104 60", width: size * 0.9, height: size * 0.55 });
     drawn.append(svg("path", { d: arc(1), class: "track" }), svg("path", { d: arc(value === null ? 0 : share(field, value)), stroke: color }));
     return element("div", { class: "tile" }, drawn, element("div", { class: "figure", style: { fontSize: `${Math.max(16, size / 9)}px`, color } }, text(field, value)), found.length > 1 ? element("div", { class: "name" }, name) : null);

@@ -210,12 +210,12 @@ class Board {
     for (const { row, panels } of sections(this.model.panels ?? [])) {
       const grid = element("div", { class: "panels" });
       if (row) {
-        const head = element("button", { class: `row${row.collapsed ? " folded" : ""}`, type: "button" }, filled(row.title ?? "", this.lookup), element("span", { class: "weak" }, row.collapsed ? `${panels.length} panels` : ""));
+        const head = element("button", { class: `row${row.collapsed ? " folded" : ""}`, type: "button" }, filled(row.title ?? "", this.lookup), element("span", { class: "weak" }, row.collapsed ? counted(panels) : ""));
         head.onclick = () => {
           const folded = head.classList.toggle("folded");
           if (folded) this.remove(grid);
           else this.fill(grid, panels);
-          head.lastChild.textContent = folded ? `${panels.length} panels` : "";
+          head.lastChild.textContent = folded ? counted(panels) : "";
         };
         place("board").append(head);
       }
@@ -242,6 +242,10 @@ class Board {
     this.panels = this.panels.filter(({ element: own }) => !grid.contains(own));
     grid.replaceChildren();
   }
+}
+
+function counted(panels) {
+  return panels.length === 1 ? "1 panel" : `${panels.length} panels`;
 }
 
 /** What a variable holds at first: what the address says, or what the board does. */
