@@ -36,7 +36,8 @@ COMMANDS: dict[str, Command] = {
     "fans": Command("fanpulse.fans", "fans", "Show how the fans of a creator are, and what to do."),
     "alerts": Command("fanpulse.alerts", "alerts", "Show what calls for somebody, and try the webhooks."),
     "experiments": Command("fanpulse.experiments", "experiments", "Compare ad groups: A/B tests with verdicts."),
-    "rules": Command("fanpulse.rules", "rules", "Check budget rules, and try them on past days."),
+    "rules": Command("fanpulse.rules", "rules", "Budget rules: check, try on past days, apply, ask why."),
+    "campaigns": Command("fanpulse.campaigns", "campaigns", "Tell rules of campaigns: budgets, bids, states."),
     "repair": Command("fanpulse.repair", "repair", "Take late events into the figures of their days."),
     "dead-letters": Command(
         "fanpulse.dead_letters", "dead_letters", "Look at refused records, mend them, and send them again."

@@ -1,12 +1,12 @@
-"""``fanpulse rules``: budget rules checked, read back as sentences, and tried on what was."""
+"""``fanpulse rules``: budget rules checked, tried on what was, switched on, and asked why."""
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
@@ -15,28 +15,50 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fanpulse.campaigns import campaign_key
 from fanpulse.context import day, print_json, print_table, progress, settings
+from fanpulse.control import (
+    ByOption,
+    DryRunOption,
+    JsonOption,
+    Moment,
+    faults,
+    nearest,
+    refuse,
+    show_plan,
+    tell,
+    warn,
+    who,
+)
+from fanpulse.why import as_json as as_json_of
+from fanpulse.why import details, headline, summary
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
+from infra.settings import Settings
 from pipeline.backtest import Backtest, assumed, days, looked_at, read_newest, read_seen, read_series, with_age
 from pipeline.backtest import backtest as try_out
-from pipeline.rules import REASONS, Decision, Entity, Span, entities
+from pipeline.campaign_log import RuleChange, Switch
+from pipeline.control import KnownRule, RuleEdit, acting, plan_rules, read_history
+from pipeline.control import read_rules as in_force
+from pipeline.decisions import Firings, Tally, read_decisions, read_firings, read_tally
+from pipeline.rules import REASONS, Decision, Entity, Key, Span, entities
 from schemas.quantities import MINUTE_MS, show_money
-from schemas.rule_files import Refused, read_campaigns, read_rules
+from schemas.rule_files import read_campaigns, read_rules
 from schemas.rule_files import template as text_of
-from schemas.rules import METRICS, Rule, sentence, show
-
-T = TypeVar("T")
+from schemas.rules import METRICS, TARGET_CPA, Rule, sentence
+from schemas.rules import show as show_figure
+from schemas.written import differences, document, written
 
 rules = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 """The group of subcommands."""
 
+RuleId = Annotated[str, typer.Argument(metavar="RULE", help="Id of a rule in force.", show_default=False)]
 RulesFile = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file of rules.", show_default=False)]
 
 
 @rules.callback()
 def group() -> None:
-    """Budget rules: check a file of them, try it on past days, or begin with a ready one.
+    """Budget rules: check a file of them, try it on past days, apply it, and ask why a rule did not fire.
 
     docs/rules.md has the format.
 
@@ -45,6 +67,8 @@ def group() -> None:
       fanpulse rules template e-commerce > rules.yaml
       fanpulse rules check rules.yaml
       fanpulse rules backtest rules.yaml --from 2026-01-01 --to 2026-01-14
+      fanpulse rules apply rules.yaml
+      fanpulse rules why cheap-reach douyin:cmp_027_1
     """
 
 
@@ -105,7 +129,7 @@ def backtest(
     """
     here = settings(ctx)
     found = _read(file, here.time_zone)
-    known = None if campaigns is None else entities(_faults(lambda: read_campaigns(campaigns)))
+    known = None if campaigns is None else entities(faults(lambda: read_campaigns(campaigns)))
     begin, end = day(first), None if last is None else day(last)
     with (
         contextlib.closing(clickhouse_client(here, "analyst")) as client,
@@ -125,6 +149,172 @@ def backtest(
     else:
         _show(trial)
     if not trial.result.evaluated:
+        raise typer.Exit(1)
+
+
+@rules.command(short_help="Show what a file changes, and put it in force.")
+def apply(
+    ctx: typer.Context,
+    file: RulesFile,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Show what the rules of a file change of those in force, and send the changes to the workers.
+
+    A rule that is changed must have a higher version. Rules in force that the file has not are left alone. What is
+    applied is switched on. Sent again it changes nothing; cut off, run it again. Exits 2, with nothing sent, if
+    anything is wrong.
+
+    \b
+    Examples:
+      fanpulse rules apply rules.yaml --dry-run
+      fanpulse rules apply rules.yaml --by lin
+    """
+    here = settings(ctx)
+    found = _read(file, here.time_zone)
+    name = who(by)
+    with contextlib.closing(clickhouse_client(here, "analyst")) as client:
+        known = in_force(client)
+        steps = plan_rules(found, known, here.partitions)
+        show_plan(steps, known.keys() - {rule.id for rule in found}, file)
+        refuse(steps, file, "rules")
+        changed = tuple(rule for rule, step in zip(found, steps, strict=True) if step.what != "unchanged")
+        if not changed:
+            typer.echo("nothing is to be changed")
+        elif dry_run:
+            typer.echo("nothing is sent: a dry run")
+        else:
+            tell(here, client, RuleChange(here.database, name, changed), _many(len(changed)))
+
+
+@rules.command("list", short_help="List the rules in force.")
+def list_(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """List the rules in force: mode, whether they are switched on, and when they fired.
+
+    A dry run counts what it would have done. Hours are of event time, as windows close.
+
+    \b
+    Examples:
+      fanpulse rules list
+      fanpulse rules list --json | jq '.[] | select(.mode == "act")'
+    """
+    here = settings(ctx)
+    moment = Moment(here.time_zone)
+    with contextlib.closing(clickhouse_client(here, "analyst")) as client:
+        known, firings = in_force(client), read_firings(client, datetime.now(UTC))
+    if as_json:
+        print_json([_listed(each, firings.get(rule_id), here.partitions) for rule_id, each in known.items()])
+    elif not known:
+        typer.echo("no rule is in force; fanpulse rules apply FILE puts some in force")
+    else:
+        rows = []
+        for rule_id, each in known.items():
+            own, rule = firings.get(rule_id), each.rule
+            last, lately = (moment(own.last), f"{own.lately:,}") if own else ("-", "0")
+            on = ("on" if each.enabled else "off") + ("" if each.everywhere(here.partitions) else ", not everywhere")
+            rows.append([rule_id, str(rule.version), rule.mode, on, last, lately, rule.name])
+        print_table(["RULE", "VERSION", "MODE", "SWITCHED", "LAST FIRING", "IN 24 H", "NAME"], rows)
+        _not_everywhere(known, here.partitions)
+
+
+@rules.command(short_help="Show a rule in force: as a sentence, as YAML, and its changes.")
+def show(
+    ctx: typer.Context,
+    rule_id: RuleId,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a rule in force: as a sentence, as it may be written in a file, and who changed it when.
+
+    \b
+    Examples:
+      fanpulse rules show cheap-reach
+    """
+    here = settings(ctx)
+    moment = Moment(here.time_zone)
+    with contextlib.closing(clickhouse_client(here, "analyst")) as client:
+        known = in_force(client)
+        each = _one(known, rule_id)
+        history = read_history(client, rule_id)
+        firings = read_firings(client, datetime.now(UTC)).get(rule_id)
+    said = [_edit(before, edit) for before, edit in zip([None, *history], history, strict=False)]
+    if as_json:
+        changes = [
+            {"at": edit.at, "by": edit.by, "version": edit.version, "enabled": edit.enabled, "said": lines}
+            for edit, lines in zip(history, said, strict=True)
+        ]
+        print_json({**_listed(each, firings, here.partitions), "rule": written(each.rule), "changes": changes})
+        return
+    switched = "switched on" if each.enabled else "switched off"
+    typer.echo(f"{rule_id}, version {each.rule.version}, {each.rule.mode}, {switched}\n\n{sentence(each.rule)}\n")
+    typer.echo(document("rules", each.rule))
+    for edit, lines in zip(history, said, strict=True):
+        typer.echo(f"{moment(edit.at)}  {edit.by}: {'; '.join(lines)}")
+    _not_everywhere({rule_id: each}, here.partitions)
+
+
+@rules.command(short_help="Switch a rule on.")
+def enable(ctx: typer.Context, rule_id: RuleId, by: ByOption = None) -> None:
+    """Switch a rule on that was switched off. It goes on with what it remembers: cool-downs, firings of the day.
+
+    \b
+    Examples:
+      fanpulse rules enable cheap-reach
+    """
+    _switch(settings(ctx), rule_id, True, who(by))
+
+
+@rules.command(short_help="Switch a rule off.")
+def disable(ctx: typer.Context, rule_id: RuleId, by: ByOption = None) -> None:
+    """Switch a rule off: it is no longer evaluated. What it did stays done.
+
+    \b
+    Examples:
+      fanpulse rules disable cheap-reach --by lin
+    """
+    _switch(settings(ctx), rule_id, False, who(by))
+
+
+@rules.command(short_help="Show why a rule fired for a campaign, or did not.")
+def why(
+    ctx: typer.Context,
+    rule_id: RuleId,
+    campaign: Annotated[
+        str,
+        typer.Argument(metavar="CAMPAIGN", help="platform:campaign, or a campaign that is on one only."),
+    ],
+    ad_group: Annotated[
+        str | None, typer.Option("--ad-group", metavar="ID", help="Only this ad group of it.", show_default=False)
+    ] = None,
+    last: Annotated[int, typer.Option("--last", min=1, max=10_000, help="How many decisions.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of decisions instead.")] = False,
+) -> None:
+    """Show the last decisions of a rule for a campaign: the window, the figures, the guards, what came out, and why.
+
+    Exits 1 if there is no decision yet, and says what that may be.
+
+    \b
+    Examples:
+      fanpulse rules why cheap-reach douyin:cmp_027_1
+      fanpulse rules why pause-idle cmp_027_1 --ad-group ag_027_1_2 --last 20
+    """
+    here = settings(ctx)
+    moment = Moment(here.time_zone)
+    with contextlib.closing(clickhouse_client(here, "analyst")) as client:
+        known = in_force(client)
+        if rule_id != TARGET_CPA:
+            _one(known, rule_id)
+        key = campaign_key(client, campaign)._replace(ad_group_id=ad_group or "")
+        found = read_decisions(client, rule_id, key, last, any_group=ad_group is None)
+        if as_json:
+            print_json([as_json_of(each) for each in found])
+        elif found:
+            newest = datetime.fromtimestamp(found[0].closed_at // 1000, UTC)
+            tally = read_tally(client, rule_id, key, newest, any_group=ad_group is None)
+            versions = {edit.version: edit.rule for edit in read_history(client, rule_id)}
+            _explain(known.get(rule_id), tally, found, versions, moment)
+        else:
+            typer.echo(_no_decision(client, known.get(rule_id), rule_id, key))
+    if not found:
         raise typer.Exit(1)
 
 
@@ -303,7 +493,7 @@ def _figure(name: str, value: int | None) -> str:
     """Cut to what one reads: a hundredth of a fen, a hundredth of a percent."""
     if value is None:
         return "-"
-    return show(name, value if METRICS[name].measure == "count" else value // 100 * 100)
+    return show_figure(name, value if METRICS[name].measure == "count" else value // 100 * 100)
 
 
 def _line(console: Console | None, text: str, style: str) -> None:
@@ -339,14 +529,121 @@ def _moment(at: int, zone: str) -> datetime:
 
 
 def _read(file: Path, time_zone: str) -> tuple[Rule, ...]:
-    return _faults(lambda: read_rules(file, time_zone))
+    return faults(lambda: read_rules(file, time_zone))
 
 
-def _faults(read: Callable[[], T]) -> T:
-    """What is read; of a file that is refused, every fault on a line of its own, and exit code 2."""
-    try:
-        return read()
-    except Refused as refused:
-        for fault in refused.faults:
-            typer.echo(f"fanpulse: {fault}", err=True)
-        raise typer.Exit(2) from None
+def _many(number: int) -> str:
+    return f"{number} {'rule' if number == 1 else 'rules'}"
+
+
+def _one(known: Mapping[str, KnownRule], rule_id: str) -> KnownRule:
+    if rule_id not in known:
+        raise FanpulseError(f"no rule {rule_id} is in force{nearest(rule_id, known)}")
+    return known[rule_id]
+
+
+def _switch(here: Settings, rule_id: str, enabled: bool, by: str) -> None:
+    with contextlib.closing(clickhouse_client(here, "analyst")) as client:
+        each = _one(in_force(client), rule_id)
+        if each.enabled == enabled and each.switched >= here.partitions:
+            typer.echo(f"{rule_id} is {'on' if enabled else 'off'} already")
+            return
+        if enabled:
+            warn(acting(each.rule))
+        tell(here, client, Switch(here.database, by, rule_id, enabled), f"{rule_id} {'on' if enabled else 'off'}")
+
+
+def _listed(each: KnownRule, firings: Firings | None, partitions: int) -> dict[str, Any]:
+    rule = each.rule
+    return {
+        "id": rule.id,
+        "version": rule.version,
+        "mode": rule.mode,
+        "enabled": each.enabled,
+        "everywhere": each.everywhere(partitions),
+        "last_firing": firings.last if firings else None,
+        "firings_24h": firings.lately if firings else 0,
+        "name": rule.name,
+        "owner": rule.owner,
+        "sentence": sentence(rule),
+        "changed_by": each.changed_by,
+        "changed_at": each.changed_at,
+    }
+
+
+def _not_everywhere(known: Mapping[str, KnownRule], partitions: int) -> None:
+    """Says what to do about a change that has not come everywhere."""
+    for rule_id, each in known.items():
+        if each.having < partitions:
+            typer.echo(
+                f"{rule_id}: only {each.having} of {partitions} partitions have this version; if it was cut off, apply "
+                "its file again"
+            )
+        elif each.switched < partitions:
+            again = f"fanpulse rules {'enable' if each.enabled else 'disable'} {rule_id}"
+            typer.echo(
+                f"{rule_id}: only {each.switched} of {partitions} partitions have it so; if it was cut off: {again}"
+            )
+
+
+def _edit(before: RuleEdit | None, edit: RuleEdit) -> list[str]:
+    """What a change changed."""
+    if before is None:
+        return [f"version {edit.version}"]
+    told = []
+    if before.rule is not None and edit.rule is not None:
+        told = [str(one) for one in differences(before.rule, edit.rule)]
+    if edit.enabled != before.enabled:
+        told.append("switched on" if edit.enabled else "switched off")
+    return told or [f"version {edit.version}"]
+
+
+def _explain(
+    known: KnownRule | None,
+    tally: Tally,
+    found: Sequence[Decision],
+    versions: Mapping[int, Rule | None],
+    moment: Moment,
+) -> None:
+    if known is not None:
+        typer.echo(sentence(known.rule))
+        if not known.enabled:
+            typer.secho("It is switched off.", fg="yellow")
+    typer.echo(summary(tally, moment))
+    for each in found:
+        at = moment(datetime.fromtimestamp(each.closed_at // 1000, UTC))
+        style: dict[str, Any] = {"dim": True} if each.outcome == "skipped" else {"fg": "green"}
+        typer.echo(f"\n{at}  {typer.style(str(each.entity), bold=True)}  {typer.style(headline(each), **style)}")
+        told = details(each, versions.get(each.rule_version), moment)
+        width = max(len(name) for name, _ in told)
+        for name, text in told:
+            typer.echo(f"  {name.ljust(width)}  {text}")
+
+
+def _no_decision(client: Client, known: KnownRule | None, rule_id: str, key: Key) -> str:
+    """Why there is no decision at all."""
+    said = f"{rule_id} has decided nothing of {key} yet: "
+    if known is None:
+        return said + "the campaign has no bidding in force, or no window has closed since"
+    if not known.enabled:
+        return said + f"it is switched off; fanpulse rules enable {rule_id} switches it on"
+    scope = known.rule.scope
+    if (known.rule.level == "campaign") != (key.ad_group_id == "") and key.ad_group_id:
+        return said + "it is for campaigns as a whole; leave out --ad-group"
+    if scope.platforms is not None and key.platform not in scope.platforms:
+        return said + f"it is only for {' and '.join(scope.platforms)}"
+    if scope.campaigns is not None and key.campaign_id not in scope.campaigns:
+        return said + f"its scope names other campaigns ({', '.join(scope.campaigns[:5])})"
+    if scope.ad_groups is not None and key.ad_group_id and key.ad_group_id not in scope.ad_groups:
+        return said + f"its scope names other ad groups ({', '.join(scope.ad_groups[:5])})"
+    creators = {row[0] for row in client.query(_CREATORS, parameters=key._asdict()).result_rows}
+    if scope.creators is not None and not creators & set(scope.creators):
+        return said + f"it is only for campaigns of {', '.join(scope.creators[:5])}"
+    return said + "no window of it has closed since it is in force, or no worker runs (fanpulse worker)"
+
+
+_CREATORS = """
+SELECT DISTINCT creator_id
+FROM campaigns
+WHERE platform = {platform:String} AND campaign_id = {campaign_id:String}
+"""
