@@ -20,8 +20,8 @@ from infra.errors import FanpulseError, InfraError
 from infra.home import Home, fan_key
 from infra.settings import Settings
 from infra.topics import consumer_group
+from pipeline import campaign_log, dead_letters, fan_log
 from pipeline import checkpoint as checkpoints
-from pipeline import dead_letters, fan_log
 from pipeline.agent import Agent, FlushPolicy, Keeper
 from pipeline.alerting import Alerter
 from pipeline.decode import Refused, reasons
@@ -29,9 +29,11 @@ from pipeline.dedupe import DedupeFull
 from pipeline.fold import Output
 from pipeline.folds.ads import Ads
 from pipeline.folds.archive import Archive
+from pipeline.folds.campaign_facts import CampaignFacts
 from pipeline.folds.engagement import Engagement
 from pipeline.folds.facts import Facts
 from pipeline.folds.lifecycle import Lifecycle
+from pipeline.folds.rules import Rules
 from pipeline.health import Health
 from pipeline.log import Batch, Log, PartitionLog
 from pipeline.metrics import Metrics
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 
 FACTS = "facts"
 """The agent that writes the fan log."""
+CAMPAIGN_FACTS = "campaign_facts"
+"""The agent that writes the campaign log."""
 
 
 def _facts(settings: Settings, topic: str, partition: int) -> Facts:
@@ -65,12 +69,22 @@ def _lifecycle(settings: Settings, topic: str, partition: int) -> Lifecycle:
     )
 
 
+def _campaign_facts(settings: Settings, topic: str, partition: int) -> CampaignFacts:
+    return CampaignFacts(settings.database, partition, settings.partitions)
+
+
+def _rules(settings: Settings, topic: str, partition: int) -> Rules:
+    return Rules(settings.database, partition, settings.partitions)
+
+
 AGENTS: tuple[AgentSpec, ...] = (
     AgentSpec(ARCHIVE, SOURCES, lambda settings, topic, partition: Archive(topic)),
     AgentSpec("engagement", ("interactions",), lambda settings, *where: Engagement(settings.time_zone), ARCHIVE),
     AgentSpec("ads", ("ad_events",), lambda settings, *where: Ads(), ARCHIVE),
     AgentSpec(FACTS, SOURCES, _facts, ARCHIVE),
     AgentSpec("lifecycle", (fan_log.TOPIC,), _lifecycle),
+    AgentSpec(CAMPAIGN_FACTS, ("ad_events",), _campaign_facts, ARCHIVE),
+    AgentSpec("rules", (campaign_log.TOPIC,), _rules),
 )
 """Every agent of a worker, the archive first: it is closed before those that follow it."""
 READ = (*SOURCES, *LOGS)
@@ -114,6 +128,7 @@ class Worker:
         self._ends: dict[Partition, int] = {}
         self._appended: dict[Partition, deque[tuple[int, int]]] = {}
         self._refused_rows: dict[Partition, dict[int, str]] = {}
+        self._told_at = -math.inf
         self._assignment = 0
         self._restoring = asyncio.Lock()
         self._progress_at = time.monotonic()
@@ -319,8 +334,11 @@ class Worker:
         return total
 
     def _tell_time(self, now: float) -> None:
-        """Where everything of a source is stored and nothing comes any more, the wall clock says which day it is."""
-        agent = next(agent for agent in self._agents if agent.name == FACTS)
+        """Where everything of a source is stored and nothing comes any more, the wall clock says how far time is."""
+        if now - self._told_at > self._settings.idle_after:
+            # The process stood still, and who knows what came meanwhile.
+            self._quiet.clear()
+        self._told_at = now
         wall = int((time.time() - self._settings.allowed_lateness) * 1000)
         for where, partition_log in list(self._logs.items()):
             if not isinstance(partition_log, PartitionLog):
@@ -333,13 +351,17 @@ class Worker:
             except AssertionError:
                 # aiokafka's word for a partition that a rebalance has just taken away.
                 continue
-            behind = partition_log.stored[FACTS] < max(position, end or 0, self._ends[where])
-            if behind or now - since < self._settings.idle_after:
-                continue
-            newest = partition_log.newest[FACTS]
-            reached = max(wall, partition_log.reached(newest) or NEVER) if newest > NEVER else None
-            if cast(Facts, partition_log.folds[FACTS]).due(reached):
-                agent.pass_time(partition_log, reached)
+            for agent in self._agents:
+                fold = partition_log.folds.get(agent.name)
+                if not isinstance(fold, Facts | CampaignFacts):
+                    continue
+                behind = partition_log.stored[agent.name] < max(position, end or 0, self._ends[where])
+                if behind or now - since < self._settings.idle_after:
+                    continue
+                newest = partition_log.newest[agent.name]
+                reached = max(wall, partition_log.reached(newest) or NEVER) if newest > NEVER else None
+                if fold.due(reached):
+                    agent.pass_time(partition_log, reached)
 
     def _on_batch(self, partition_log: Log, batch: Batch, seconds: float) -> None:
         where = (partition_log.topic, partition_log.partition)
@@ -425,13 +447,12 @@ class Worker:
     async def _send(self, outputs: list[Output]) -> None:
         """Sends records in order, and again those that Kafka did not take, for ever; Stopped when the worker stops.
 
-        On a log of agents no record may pass the one before it; what is for others is sent many at a time.
+        On a log of agents no record may pass the one before it in its partition; else they are sent many at a time.
         """
         producer = await self.app.maybe_start_producer()
         at, wait = 0, 0.1
         while at < len(outputs):
-            together = 1 if outputs[at].topic in LOGS else SENT_TOGETHER
-            part = outputs[at : at + together]
+            part = _together(outputs[at : at + SENT_TOGETHER])
             try:
                 sent = [
                     await producer.send(self._prefix + o.topic, o.key, o.value, o.partition, None, None) for o in part
@@ -472,6 +493,17 @@ class Worker:
 
     def _partition(self, tp: TP) -> Partition:
         return tp.topic.removeprefix(self._prefix), tp.partition
+
+
+def _together(outputs: list[Output]) -> list[Output]:
+    """The first outputs, as many as may be on their way at once."""
+    seen: set[tuple[str, int | None]] = set()
+    for count, output in enumerate(outputs):
+        place = output.topic, output.partition
+        if output.topic in LOGS and place in seen:
+            return outputs[:count]
+        seen.add(place)
+    return outputs
 
 
 def application(settings: Settings, index: int) -> BlockApp:

@@ -15,13 +15,18 @@ its campaigns; every partition is told of time.
 """
 
 import io
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import orjson
 import polars as pl
 
+from pipeline.block import Block
+from pipeline.fold import Fold
+from pipeline.log import Batch, Broken, Log
+from pipeline.verdict import AHEAD_MS, NEVER
 from schemas.rules import Campaign, Rule
 from schemas.topics import partition_for
 
@@ -37,6 +42,20 @@ FIGURES = {
     **dict.fromkeys(MEASURES, pl.Int64),
 }
 """Columns of figures. ``minute`` is its begin, UTC ms."""
+ROWS = {
+    "applied": pl.Int64,
+    "appended": pl.Int64,
+    "kind": pl.String,
+    "source": pl.Int64,
+    "next": pl.Int64,
+    "reached": pl.Int64,
+    "oldest": pl.Int64,
+    "text": pl.String,
+    **FIGURES,
+}
+"""Columns of what folds read, where a row has them. ``applied`` is the offset on the campaign log, ``appended`` when
+the broker took the message (UTC ms), ``source`` a partition of ``ad_events``. Of a message with figures a row each, of
+kind ``figures``, and then one of kind ``time``; of a change one of kind ``change``, with the message as ``text``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +154,65 @@ def decode(value: bytes | None) -> Message:
 def text(model: Rule | Campaign) -> str:
     """A rule or campaign as canonical JSON, as it may be written in a file: without what is not set."""
     return orjson.dumps(model.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS).decode()
+
+
+class CampaignLog(Log):
+    """One partition of the campaign log, for as long as this worker holds it. ``on_batch(log, batch, seconds)`` as in
+    ``log.PartitionLog``."""
+
+    place: ClassVar[str] = "applied"
+
+    def __init__(
+        self,
+        partition: int,
+        database: str,
+        folds: dict[str, Fold],
+        checkpoints: dict[str, int],
+        position: int,
+        on_batch: Callable[[Any, Batch, float], None] = lambda log, batch, seconds: None,
+    ) -> None:
+        super().__init__(TOPIC, partition, folds, checkpoints, position)
+        self._database = database
+        self._on_batch = on_batch
+
+    def oldest(self, newest: int) -> int:
+        return NEVER
+
+    def _judge(self, block: Block) -> Batch:
+        began, parts, newest = time.thread_time(), [pl.DataFrame(schema=ROWS)], NEVER
+        records = zip(block.offsets.tolist(), block.appended.tolist(), block.values, strict=True)
+        for offset, appended, value in records:
+            try:
+                message = decode(value)
+            except ValueError as error:
+                where = f"{TOPIC}[{self.partition}]: offset {offset}"
+                raise Broken(f"{where} is no message of the campaign log ({error})") from None
+            if message.database != self._database:
+                continue
+            if isinstance(message, Figures):
+                if message.reached is not None and message.reached > appended + AHEAD_MS:
+                    # Told by a worker whose clock was far ahead.
+                    message = replace(message, reached=appended + AHEAD_MS)
+                newest = max(newest, NEVER if message.reached is None else message.reached)
+            parts.append(_rows(message, offset, appended, value or b""))
+        batch = Batch(pl.concat(parts), [], block.start, block.next, newest, 0, 0)
+        self._on_batch(self, batch, time.thread_time() - began)
+        return batch
+
+
+def _rows(message: Message, applied: int, appended: int, value: bytes) -> pl.DataFrame:
+    place = {"applied": applied, "appended": appended}
+    if not isinstance(message, Figures):
+        return pl.DataFrame([{**place, "kind": "change", "text": value.decode()}], schema=ROWS)
+    told = {"source": message.partition, "next": message.next, "reached": message.reached, "oldest": message.oldest}
+    at_end = pl.DataFrame([{**place, "kind": "time", **told}], schema=ROWS)
+    if message.figures.is_empty():
+        return at_end
+    columns = {**place, "kind": "figures", "source": message.partition, "next": message.next}
+    figures = message.figures.with_columns(
+        *(pl.lit(columns.get(name), dtype).alias(name) for name, dtype in ROWS.items() if name not in FIGURES)
+    )
+    return pl.concat([figures.select(*ROWS), at_end])
 
 
 def _figures(database: str, line: Mapping[str, Any], body: bytes) -> Figures:

@@ -12,23 +12,31 @@ from clickhouse_connect.driver.client import Client
 
 from infra.errors import FanpulseError
 from infra.settings import Settings
+from pipeline import campaign_log, fan_log
 from pipeline import checkpoint as checkpoints
-from pipeline import fan_log
 from pipeline.checkpoint import Checkpoint
 from pipeline.decode import Decoder, FanHasher
 from pipeline.dedupe import BUCKET_MS, TIME_MIX, DedupeIndex, restore
 from pipeline.fold import Fold
+from pipeline.folds.ads import AMOUNTS, KIND_MEASURES
+from pipeline.folds.campaign_facts import CampaignFacts
 from pipeline.folds.facts import Facts
 from pipeline.folds.lifecycle import Lifecycle
+from pipeline.folds.rules import FINE_MS, HELD_MS, Rules
 from pipeline.log import BY_CLICKHOUSE, Batch, Log, PartitionLog
+from pipeline.minutes import QUARTER_MS
 from pipeline.snapshot import SnapshotTable
 from pipeline.verdict import NEVER, Horizon, Verdicts
+from schemas.quantities import MINUTE_MS
 
 ARCHIVE = "archive"
 """The agent that stores the records of every topic; the others follow it."""
 
 Partition = tuple[str, int]
 """A topic that agents read (without prefix) and a partition number."""
+
+_STATE = {fan_log.TOPIC: "fan_state", campaign_log.TOPIC: "rule_state"}
+"""Tables that hold what comes of the logs that agents write."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,8 @@ class Recovery:
                 here = sorted(partition for name, partition in held if name == topic)
                 if topic == fan_log.TOPIC:
                     logs.update(self._load_fan_log(client, here, stored, earliest, end))
+                elif topic == campaign_log.TOPIC:
+                    logs.update(self._load_campaign_log(client, here, stored, earliest, end))
                 else:
                     logs.update(self._load_topic(client, topic, here, stored, earliest, end, set_aside or {}))
             return logs
@@ -141,7 +151,7 @@ class Recovery:
             here = sorted({c.partition for c in first if c.topic == topic})
             found = client.query(
                 "SELECT partition FROM {table:Identifier} WHERE has({partitions:Array(UInt16)}, partition) LIMIT 1",
-                parameters={"table": "fan_state" if topic == fan_log.TOPIC else f"raw_{topic}", "partitions": here},
+                parameters={"table": _STATE.get(topic, f"raw_{topic}"), "partitions": here},
             ).result_rows
             if found:
                 raise RefusedToStart(
@@ -183,6 +193,10 @@ class Recovery:
                 upto = {partition: own[partition][agent.name] for partition in restored[agent.name]}
                 for partition, days in self._open_days(client, topic, upto, restored[agent.name]).items():
                     cast(Facts, folds[partition][agent.name]).remember(days)
+            if isinstance(folds[partitions[0]][agent.name], CampaignFacts):
+                for partition, event_time in restored[agent.name].items():
+                    minutes = self._open_minutes(client, partition, own[partition][agent.name], event_time)
+                    cast(CampaignFacts, folds[partition][agent.name]).remember(minutes)
             for table in folds[partitions[0]][agent.name].tables:
                 version = folds[partitions[0]][agent.name].version
                 for partition, rows in self._rows(client, table, version, restored[agent.name]).items():
@@ -239,6 +253,33 @@ class Recovery:
                 position,
                 inputs,
                 self._on_batch,
+            )
+        return logs
+
+    def _load_campaign_log(
+        self,
+        client: Client,
+        partitions: list[int],
+        stored: Mapping[tuple[str, str, int, int], Checkpoint],
+        earliest: Mapping[Partition, int],
+        end: Mapping[Partition, int],
+    ) -> dict[Partition, Log]:
+        logs: dict[Partition, Log] = {}
+        for partition in partitions:
+            where = (campaign_log.TOPIC, partition)
+            folds = {
+                agent.name: agent.fold(self._settings, campaign_log.TOPIC, partition)
+                for agent in self._agents
+                if campaign_log.TOPIC in agent.topics
+            }
+            known = self._known(where, folds, stored, earliest[where], end[where])
+            own = {name: known[name].next_offset if name in known else 0 for name in folds}
+            for name, fold in folds.items():
+                if name in known and isinstance(fold, Rules):
+                    fold.restore_state(*rule_state(client, partition, fold.version))
+            position = max(min(own.values()), earliest[where])
+            logs[where] = campaign_log.CampaignLog(
+                partition, self._settings.database, folds, own, position, self._on_batch
             )
         return logs
 
@@ -373,6 +414,21 @@ class Recovery:
             found[partition] = pl.DataFrame(pl.from_arrow(arrow)).with_columns(pl.col("day").cast(pl.Int32))
         return found
 
+    def _open_minutes(self, client: Client, partition: int, upto: int, newest: int) -> pl.DataFrame:
+        """What ``CampaignFacts.remember`` takes: of stored advertisements below ``upto`` whose minute is still open."""
+        since = self._horizon.oldest(newest) // MINUTE_MS * MINUTE_MS if newest > NEVER else 0
+        counts = ", ".join(f"toInt64(countIf(kind = '{kind}')) AS {name}" for kind, name in KIND_MEASURES.items())
+        amounts = ", ".join(f"toInt64(sum(ifNull({field}, 0))) AS {name}" for name, field in AMOUNTS.items())
+        arrow = client.query_arrow(
+            "SELECT toString(platform) AS platform, campaign_id, ad_group_id, min(creator_id) AS creator_id, "
+            "intDiv(toUnixTimestamp64Milli(event_time), 60000) * 60000 AS minute, "
+            f"{counts}, {amounts}, max(`offset`) AS applied "
+            "FROM raw_ad_events FINAL WHERE partition = {partition:UInt16} AND `offset` < {upto:Int64} AND late = 0 "
+            "AND duplicate = 0 AND event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') GROUP BY ALL",
+            parameters={"partition": partition, "upto": upto, "since": since},
+        )
+        return pl.DataFrame(pl.from_arrow(arrow)).with_columns(pl.col("minute").cast(pl.Datetime("ms", "UTC")))
+
     def _rows(
         self, client: Client, table: SnapshotTable, version: int, newest: Mapping[int, int]
     ) -> dict[int, pl.DataFrame]:
@@ -413,6 +469,47 @@ def fan_state(client: Client, partition: int, version: int) -> pl.DataFrame:
         parameters={"partition": partition, "version": version},
     )
     return pl.DataFrame(pl.from_arrow(arrow))
+
+
+def rule_state(client: Client, partition: int, version: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is stored of the rules and campaigns of a partition, for ``Rules.restore_state``."""
+    here = "FROM rule_state FINAL WHERE partition = {partition:UInt16} AND fold_version = {version:UInt16}"
+    parameters: dict[str, Any] = {"partition": partition, "version": version}
+    columns = (
+        "kind, toInt64(toUnixTimestamp(minute)) * 1000 AS minute, toString(platform) AS platform, campaign_id, "
+        "ad_group_id, toString(rule_id) AS rule_id, source, numbers, text, applied"
+    )
+    rows = _frame(client, f"SELECT {columns} {here} AND kind != 'minute'", parameters)
+    closed = next((numbers[0] for numbers in rows.filter(pl.col("kind") == "closed")["numbers"].to_list()), None)
+    inputs = rows.filter(pl.col("kind") == "input")
+    oldest = {source: numbers[2] for source, numbers in inputs.select("source", "numbers").iter_rows()}
+    since = min((each or 0 for each in oldest.values()), default=0)
+    open_minutes = _frame(
+        client,
+        f"SELECT {columns} {here} AND kind = 'minute' AND rule_state.minute > toDateTime({{since:Int64}}, 'UTC')",
+        parameters | {"since": max(since // 1000 - 60, 0)},
+    )
+    still = pl.col("minute") + MINUTE_MS > pl.col("source").replace_strict(
+        list(oldest), [each or 0 for each in oldest.values()], default=0, return_dtype=pl.Int64
+    )
+    minutes = _frame(
+        client,
+        "SELECT toString(platform) AS platform, campaign_id, ad_group_id, toInt64(toUnixTimestamp("
+        "if(minute < toDateTime({fine:Int64}, 'UTC'), toStartOfFifteenMinutes(minute), minute))) * 1000 AS begin, "
+        + ", ".join(f"sum(assumeNotNull(numbers[{n}])) AS {name}" for n, name in enumerate(campaign_log.MEASURES, 1))
+        + f" {here} AND kind = 'minute' AND minute >= toDateTime({{held:Int64}}, 'UTC') GROUP BY ALL",
+        parameters | {"fine": _seconds(closed, FINE_MS), "held": _seconds(closed, HELD_MS)},
+    )
+    return pl.concat([rows, open_minutes.filter(still)]), minutes
+
+
+def _seconds(closed: int | None, before: int) -> int:
+    """A whole quarter of an hour, seconds: so long before what is closed; 0 if nothing is."""
+    return 0 if closed is None else max((closed - before) // QUARTER_MS * QUARTER_MS // 1000, 0)
+
+
+def _frame(client: Client, query: str, parameters: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(client.query_arrow(query, parameters=parameters, use_strings=True)))
 
 
 def _bucket(table: SnapshotTable) -> pl.Expr:

@@ -39,7 +39,7 @@ FULL = 10_000
 """100 % in basis points."""
 MILLION = 1_000_000
 """100 % in millionths."""
-LONGEST_DAYS = 90
+LONGEST_DAYS = 31
 """Longest window with what it leaves out."""
 TARGET_CPA = "target_cpa"
 """Rule id under which bids that move towards a target are decided; no rule has it."""
@@ -271,6 +271,8 @@ class Window(_Frozen):
             raise refused("last: a window of no length never closes; write it like `6 hours`")
         if self.skip is not None and self.skip.unit != self.last.unit:
             raise refused(f"skip: {self.skip} is in another unit than {self.last}; write it in {self.last.unit}s")
+        if self.last.unit == "minute" and self.ms > 86_400_000:
+            raise refused("last: window and skip are longer than a day together; write them in hours")
         if self.ms > LONGEST_DAYS * 86_400_000:
             raise refused(f"last: window and skip are longer than {LONGEST_DAYS} days together")
         return self

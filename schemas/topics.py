@@ -57,6 +57,25 @@ TOPICS: dict[str, Topic] = {
             "The fan log: what the source topics say about fans, in blocks (schemas/README.md)",
         ),
         Topic(
+            "campaign_facts",
+            "none; partition by platform and campaign",
+            "log",
+            None,
+            7 * DAY_MS,
+            8 * 1024 * 1024,
+            "The campaign log: figures of campaigns by minute, how far time is, changes of rules and campaigns "
+            "(schemas/README.md)",
+        ),
+        Topic(
+            "budget_actions",
+            "platform:campaign_id",
+            "output",
+            None,
+            30 * DAY_MS,
+            1024 * 1024,
+            "What budget rules do: budgets and bids set, pauses and their end; a repeat has the same id",
+        ),
+        Topic(
             "fan_transitions",
             "creator_id",
             "output",

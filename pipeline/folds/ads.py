@@ -11,9 +11,9 @@ from pipeline.snapshot_fold import SnapshotFold
 KIND_MEASURES = {"impression": "impressions", "click": "clicks", "play": "plays", "conversion": "conversions"}
 """The measure that counts each kind of ad event."""
 
-_AMOUNTS = {"cost_micros": "cost_micros", "conversion_value_micros": "value_micros"}
+AMOUNTS = {"cost_micros": "cost_micros", "conversion_value_micros": "value_micros"}
 """Measures that are sums, and the field that they sum."""
-_MEASURES = (*KIND_MEASURES.values(), *_AMOUNTS)
+_MEASURES = (*KIND_MEASURES.values(), *AMOUNTS)
 
 
 class Ads(SnapshotFold):
@@ -49,7 +49,7 @@ class Ads(SnapshotFold):
             rows = rows.filter(pl.Series(rows["offset"].to_numpy() > held, dtype=pl.Boolean))
         groups = rows.group_by(snapshots.table.keys).agg(
             *((pl.col("kind") == kind).sum().cast(pl.Int64).alias(name) for kind, name in KIND_MEASURES.items()),
-            *(pl.col(field).sum().alias(name) for name, field in _AMOUNTS.items()),
+            *(pl.col(field).sum().alias(name) for name, field in AMOUNTS.items()),
             pl.col("offset").max().alias("applied"),
         )
         if groups.is_empty():
