@@ -71,7 +71,7 @@ def clickhouse_client(
     """
     address = clickhouse_address(settings)
     parts = urlsplit(address)
-    user, password = _clickhouse_login(settings, role)
+    user, password = clickhouse_login(settings, role)
     database = settings.database if database is None else database
     loopback = parts.hostname in _LOOPBACK
     options: dict[str, Any] = {"ca_cert": str(settings.clickhouse_ca_file)} if settings.clickhouse_ca_file else {}
@@ -208,7 +208,12 @@ def _loopback_pool() -> PoolManager:
     return pool
 
 
-def _clickhouse_login(settings: Settings, role: Role) -> tuple[str, str]:
+def clickhouse_login(settings: Settings, role: Role) -> tuple[str, str]:
+    """User and password of a role, for the ClickHouse in use.
+
+    Raises:
+        InfraError: the settings name no such user.
+    """
     if settings.clickhouse is None:
         secrets = Home(settings.home).secrets()
         if role == "app":
