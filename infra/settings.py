@@ -76,6 +76,21 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise _bad("must be a URL such as https://grafana.example") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _bad("must be a URL such as https://grafana.example")
+    if parts.username or parts.password:
+        raise _bad("must not carry a password; use FANPULSE_GRAFANA_TOKEN")
+    if parts.query or parts.fragment:
+        raise _bad("must end after the path")
+    return value.rstrip("/")
+
+
 def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -282,6 +297,20 @@ class Settings(BaseSettings):
         24, gt=0, le=720, description="Hours after the moment that an alert speaks of in which its delivery is tried."
     )
 
+    grafana_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+        None, description="Grafana that `fanpulse boards publish` sends boards and alert rules to."
+    )
+    grafana_token: SecretStr | None = Field(
+        None, description="Token of a service account of it, or user:password; it needs the role Admin."
+    )
+    grafana_clickhouse: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None, description="ClickHouse HTTP(S) URL as that Grafana reaches it; unset: as fanpulse does."
+    )
+    grafana_contact: SecretStr | None = Field(
+        None,
+        description="URL that Grafana posts its alerts to; unset: its own default contact point gets them.",
+    )
+
     fan_key: Annotated[SecretStr, AfterValidator(_hex_key)] | None = Field(
         None, description="Secret that fan ids are hashed with, hexadecimal; unset: generated in the home."
     )
@@ -341,6 +370,8 @@ class Settings(BaseSettings):
                 raise _bad(f"FANPULSE_WEBHOOK_SECRET has {signed} secrets for {len(urls)} URLs; give one, or one a URL")
         if self.webhook_format != "json" and any(not _safe(url) for url in urls):
             raise _bad(f"FANPULSE_WEBHOOK_URLS must be https:// for {self.webhook_format}")
+        if self.grafana_url is not None and self.grafana_token is None:
+            raise _bad("FANPULSE_GRAFANA_URL needs FANPULSE_GRAFANA_TOKEN")
         if self.late_horizon < self.allowed_lateness:
             raise _bad(
                 f"FANPULSE_LATE_HORIZON={self.late_horizon} must not be below "
