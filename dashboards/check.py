@@ -64,8 +64,8 @@ class Ran:
     rows: int = 0
 
 
-def queries(boards: Sequence[Board], rules: Sequence[Rule]) -> list[Query]:
-    """Every query of panels, variables, annotations and alert rules."""
+def queries(boards: Sequence[Board], rules: Sequence[Rule], zone: str) -> list[Query]:
+    """Every query of panels, variables, annotations and alert rules, for a time zone of local days."""
     found = [
         Query(
             f"{board.uid}: {panel.title}",
@@ -88,7 +88,8 @@ def queries(boards: Sequence[Board], rules: Sequence[Rule]) -> list[Query]:
     ]
     found += [Query(f"annotation {name}", sql, _RANGES["d"], may_be_empty=True) for name, _, sql in ANNOTATIONS]
     found += [
-        Query(f"alert {rule.uid}", rule.sql, rule.over_s * 1000, may_be_empty=rule.may_be_empty) for rule in rules
+        Query(f"alert {rule.uid}", rule.query("UTC"), rule.over_s * 1000, may_be_empty=rule.may_be_empty)
+        for rule in rules
     ]
     return found
 

@@ -25,6 +25,8 @@ class Threshold(BaseModel):
         warning: from where somebody should look; an alert of severity warning.
         critical: from where somebody must; None where there is only one.
         for_: how long it must be so before an alert rule of Grafana fires, as Grafana writes it; None: no rule uses it.
+        least: of less than so many nothing is said; None: there is no such bound.
+        of: of what, such as impressions.
         meaning: what is measured.
     """
 
@@ -35,6 +37,8 @@ class Threshold(BaseModel):
     warning: float
     critical: float | None = None
     for_: str | None = Field(None, alias="for")
+    least: int | None = None
+    of: str | None = None
     meaning: str
 
     @model_validator(mode="after")
@@ -60,6 +64,8 @@ def thresholds(policy: AlertPolicy | None = None) -> dict[str, Threshold]:
     found = {}
     for name, entry in json.loads(files("dashboards").joinpath("thresholds.json").read_text("utf-8")).items():
         if "alert" in entry:
-            entry["warning"] = policy.kinds[entry.pop("alert")].limits[entry.pop("threshold")]
+            limits = policy.kinds[entry.pop("alert")].limits
+            entry["warning"] = limits[entry.pop("threshold")]
+            entry["least"] = int(limits[entry.pop("guard")])
         found[name] = Threshold.model_validate(entry)
     return found
