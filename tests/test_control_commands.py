@@ -4,7 +4,8 @@ No worker runs: the tests take in what was sent, and decide, as agent ``rules`` 
 
 import contextlib
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fanpulse.cli import main
 from infra.connect import clickhouse_client, kafka_options
 from infra.errors import FanpulseError
 from infra.settings import Settings
+from infra.stack import Stack
 from infra.topics import ensure_topics
 from pipeline.campaign_log import (
     TOPIC,
@@ -171,14 +173,33 @@ ACTION_COLUMNS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def migrated(stack: Stack) -> Iterator[Settings]:
+    """A database for all tests here: to make one takes longer than any of them."""
+    own = Settings(home=stack.home.path, database=f"fanpulse_{secrets.token_hex(4)}")
+    migrate(own)
+    yield own
+    with contextlib.closing(clickhouse_client(own, database="system")) as client:
+        client.command(f"DROP DATABASE IF EXISTS {own.database} SYNC")
+
+
 @pytest.fixture
-def run(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def here(migrated: Settings) -> Settings:
+    """Topics of the test's own, and a database in which nothing is in force."""
+    own = migrated.model_copy(update={"topic_prefix": f"t{secrets.token_hex(4)}."})
+    ensure_topics(own)
+    with contextlib.closing(clickhouse_client(own)) as client:
+        for table in ("rule_changes", "campaign_changes", "rule_state", "rule_decisions", "budget_actions"):
+            client.command(f"TRUNCATE TABLE {table}")
+    return own
+
+
+@pytest.fixture
+def run(here: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command in this process: exit code, lines of standard output and of errors. It waits for nobody."""
-    for name, value in settings.model_dump(exclude_unset=True, mode="json").items():
-        monkeypatch.setenv(f"FANPULSE_{name.upper()}", str(value))
+    for name in ("home", "database", "topic_prefix"):
+        monkeypatch.setenv(f"FANPULSE_{name.upper()}", str(getattr(here, name)))
     monkeypatch.setattr(control, "PATIENCE", 0.0)
-    ensure_topics(settings)
-    migrate(settings)
 
     def call(*arguments: object) -> tuple[int, list[str], list[str]]:
         with pytest.raises(SystemExit) as ended:
@@ -198,14 +219,14 @@ ACTING = RULES.replace("version: 1", "version: 2\n    mode: act")
 
 @pytest.mark.stack
 def test_rules_are_put_in_force_in_every_partition(
-    run: Run, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, here: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "rules.yaml"
     apply = ("rules", "apply", file, "--by", "lin")
     file.write_text(RULES, encoding="utf-8")
     assert run("rules", "list") == (0, ["no rule is in force; fanpulse rules apply FILE puts some in force"], [])
     code, planned, _ = run(*apply, "--dry-run")
-    assert (code, planned[-1], sent(settings)) == (0, "nothing is sent: a dry run", [])
+    assert (code, planned[-1], sent(here)) == (0, "nothing is sent: a dry run", [])
 
     # Sent, though nobody reads it; and sent again, which changes nothing.
     code, out, error = run(*apply)
@@ -214,11 +235,11 @@ def test_rules_are_put_in_force_in_every_partition(
     assert out[3].endswith("pause it; at most 3 times a day. It acts.")
     assert out[4] == "! idle acts from now on: it pauses ad groups by itself"
     assert run(*apply)[1] == out
-    found = sent(settings)
+    found = sent(here)
     assert [partition for partition, *_ in found] == [0, 0, 1, 1, 2, 2, 3, 3]
     (told,) = {message for *_, message in found}
-    assert told == RuleChange(settings.database, "lin", read_rules(file, "Asia/Shanghai"))
-    agent = Agent(settings)
+    assert told == RuleChange(here.database, "lin", read_rules(file, "Asia/Shanghai"))
+    agent = Agent(here)
     agent.take_in(found)
     assert run(*apply) == (0, ["cheap  unchanged", "idle  unchanged", "nothing is to be changed"], [])
 
@@ -236,7 +257,7 @@ def test_rules_are_put_in_force_in_every_partition(
     assert (code, out, error) == (0, [*changed, *rest, f"1 rule: {NOBODY}"], [])
 
     # Cut off: two partitions have it. The same command completes it.
-    agent.take_in([each for each in sent(settings) if each[0] < 2])
+    agent.take_in([each for each in sent(here) if each[0] < 2])
     assert run("rules", "list")[1][-1].startswith("cheap: only 2 of 4 partitions have this version; if it was cut off")
     agent.listen(monkeypatch)
     code, out, _ = run(*apply)
@@ -248,7 +269,7 @@ def test_rules_are_put_in_force_in_every_partition(
     # Off and on.
     assert run("rules", "disable", "cheap", "--by", "mei")[:2] == (0, ["cheap off: sent, and in force"])
     assert run("rules", "disable", "cheap")[:2] == (0, ["cheap is off already"])
-    assert {message for *_, message in sent(settings)[-1:]} == {Switch(settings.database, "mei", "cheap", False)}
+    assert {message for *_, message in sent(here)[-1:]} == {Switch(here.database, "mei", "cheap", False)}
     code, out, _ = run("rules", "list")
     assert [line.split()[:6] for line in out] == [
         ["RULE", "VERSION", "MODE", "SWITCHED", "LAST", "FIRING"],
@@ -270,12 +291,12 @@ def test_rules_are_put_in_force_in_every_partition(
 
 @pytest.mark.stack
 def test_campaigns_are_told_and_decisions_are_explained(
-    run: Run, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, here: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rules, campaigns = tmp_path / "rules.yaml", tmp_path / "campaigns.yaml"
     rules.write_text(ACTING, encoding="utf-8")
     campaigns.write_text(CAMPAIGNS, encoding="utf-8")
-    Agent(settings).listen(monkeypatch)
+    Agent(here).listen(monkeypatch)
     assert run("campaigns", "list")[1] == ["no campaign is known; fanpulse campaigns apply FILE tells of some"]
     assert run("rules", "apply", rules)[0] == 0
     code, out, _ = run("campaigns", "apply", campaigns, "--by", "lin")
@@ -319,11 +340,11 @@ def test_campaigns_are_told_and_decisions_are_explained(
         )
     ]  # fmt: skip
     action = ["cheap:douyin:c1:0", "cheap", "douyin", "c1", "", closings[0], "budget", 300_000_000, 360_000_000, 1, 0]
-    home = partition_of("douyin", "c1", settings.partitions)
+    home = partition_of("douyin", "c1", here.partitions)
     text = '{"creator_id":"a","state":"active"}'
     state = [home, "entity", "douyin", "c1", "", [360_000_000, None, None, None, None, 1], text, 1, 1 << 40]
     events = [home, "entity", "kuaishou", "c1", "", [None, None, None, None, None, 0], text, 1, 1 << 40]
-    with contextlib.closing(clickhouse_client(settings)) as client:
+    with contextlib.closing(clickhouse_client(here)) as client:
         client.insert("rule_decisions", decisions * 2, column_names=DECISION_COLUMNS)
         client.insert("budget_actions", [action], column_names=ACTION_COLUMNS)
         client.insert("rule_state", [state, events], column_names=STATE_COLUMNS)
@@ -382,7 +403,7 @@ def test_campaigns_are_told_and_decisions_are_explained(
         "kuaishou:c2  unchanged",
         "1 campaign: sent, and in force",
     ]
-    last = [message for *_, message in sent(settings)][-1]
+    last = [message for *_, message in sent(here)][-1]
     assert isinstance(last, CampaignChange)
     assert [each.campaign_id for each in last.campaigns] == ["c1"]
 
