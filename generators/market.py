@@ -77,7 +77,7 @@ class _Spell:
 class _State:
     """A campaign after some changes; ``paused`` and ``bids`` of ad groups."""
 
-    budget: float
+    budget: int
     bid: int
     active: bool
     paused: frozenset[str] = frozenset()
@@ -85,10 +85,7 @@ class _State:
 
 
 class Market:
-    """The market of a world, after some changes. Immutable; what is remembered between calls only saves time.
-
-    ``scale``: of how many such worlds the campaigns are: a load beside the world itself has the same campaigns.
-    """
+    """The market of a world, after some changes. Immutable; what is remembered between calls only saves time."""
 
     def __init__(
         self,
@@ -96,9 +93,8 @@ class Market:
         cast: "Cast",
         clock: Clock,
         changes: Sequence[Change] = (),
-        scale: float = 1.0,
     ) -> None:
-        self._config, self._cast, self._clock, self._scale = config, cast, clock, scale
+        self._config, self._cast, self._clock = config, cast, clock
         self.changes = tuple(sorted(changes, key=lambda change: change.at_ms))
         places = cast.placements
         # Fans of two seasons are shown advertisements.
@@ -117,7 +113,7 @@ class Market:
         self._campaign_id = [places.campaign_id[row] for row in first.tolist()]
         self._creator: Ints = places.creator[first]
         wanted = places.budget[first] * _sums(self._campaign, self._demand)
-        self._budget: Ints = np.maximum(np.round(wanted * scale / FEN).astype(np.int64), 1) * FEN
+        self._budget: Ints = np.maximum(np.round(wanted / FEN).astype(np.int64), 1) * FEN
         self._aim: Floats = places.aim[first]
         self._number = {name: number for number, name in enumerate(self._campaign_id)}
         self._changes: dict[int, list[Change]] = {}
@@ -139,7 +135,7 @@ class Market:
                 more.setdefault(change.id, change)
         if not more:
             return self
-        return Market(self._config, self._cast, self._clock, (*self.changes, *more.values()), self._scale)
+        return Market(self._config, self._cast, self._clock, (*self.changes, *more.values()))
 
     def mark(self, at_ms: int) -> int:
         """The same for two markets of a world that have the same changes before a time (UTC ms), within a process."""
@@ -170,12 +166,13 @@ class Market:
         found.values["cost_micros"] = np.where(cost > 0, np.floor(cost * price[rows]).astype(np.int64), cost)
         return rows, found
 
-    def declared(self, cost: Floats, conversions: Floats) -> list[Campaign]:
+    def declared(self, cost: Floats, conversions: Floats, scale: float) -> list[Campaign]:
         """The campaigns as they begin, as a file of campaigns has them.
 
         Args:
             cost: of one conversion of each, micros.
             conversions: of each, a day.
+            scale: budgets are so many times as large as the world's own.
         """
         found = []
         for number, campaign_id in enumerate(self._campaign_id):
@@ -185,7 +182,7 @@ class Market:
                 "campaign_id": campaign_id,
                 "platform": PLATFORMS[self._cast.platform[self._creator[number]]],
                 "creator_id": self._cast.ids[self._creator[number]],
-                "daily_budget": f"{self._budget[number]} micros",
+                "daily_budget": f"{round(self._budget[number] * scale)} micros",
                 "bid": f"{bid} micros",
                 "target_cpa": f"{max(1, round(self._aim[number] * cost[number] / FEN)) * FEN} micros",
                 "created_at": self._config.start_ms,
@@ -221,9 +218,8 @@ class Market:
         """How a day goes: of all groups from midnight on, then of each campaign that was ever changed."""
         begin, end = self._clock.midnight_ms(day), self._clock.midnight_ms(day + 1)
         busy = float(WEEK[(day + 3) % 7])
-        budgets = self._budget / self._scale
         needs = _sums(self._campaign, self._demand) * busy
-        paced = np.minimum(1.0, budgets / needs)[self._campaign]
+        paced = np.minimum(1.0, self._budget / needs)[self._campaign]
         everyone = np.arange(len(self._campaign))
         spells = [_Spell(begin, everyone, WON * paced, np.ones(len(everyone)), self._bid)]
         for number, changes in self._changes.items():
@@ -234,7 +230,7 @@ class Market:
     def _changed(self, number: int, changes: Sequence[Change], begin: int, end: int, busy: float) -> list[_Spell]:
         """A changed campaign's day: from midnight and from each change on, it goes on with what is left."""
         groups = np.flatnonzero(self._campaign == number)
-        state = _State(float(self._budget[number]) / self._scale, int(self._bid[groups[0]]), True)
+        state = _State(int(self._budget[number]), int(self._bid[groups[0]]), True)
         spells, spent = [], 0.0
         knots = sorted({begin, *(change.at_ms for change in changes if begin < change.at_ms < end)})
         todo = list(changes)
@@ -257,7 +253,7 @@ class Market:
         budget, bid, active = state.budget, state.bid, state.active
         match change.kind:
             case "budget" if after is not None and not group:
-                budget = after / self._scale
+                budget = after
             case "bid" if after is not None and group:
                 bids[group] = after
             case "bid" if after is not None:
@@ -306,7 +302,7 @@ def campaigns(world: "World", rate: float | None = None) -> list[Campaign]:
         rate: events/s at which it goes live, if not its natural rate: budgets are as much larger or smaller.
     """
     scale = 1.0 if rate is None else rate / world.natural_rate
-    market, config, places = world.market(scale), world.config, world.cast.placements
+    market, config, places = world.market(), world.config, world.cast.placements
     a_second = world.natural_rate * config.rate_factor / config.partitions
     span = min(7 * DAY_MS, int(_SAMPLE / a_second * 1000))
     ads = world.events(0, config.start_ms, config.start_ms + span)["ad_events"]
@@ -316,4 +312,4 @@ def campaigns(world: "World", rate: float | None = None) -> list[Campaign]:
     # Where conversions are few, the cost is drawn towards that of all.
     overall = max(cost.sum(), 1.0) / max(converted.sum(), 1.0)
     a_day = converted * config.partitions * DAY_MS / span * scale
-    return market.declared((cost + 5 * overall) / (converted + 5), a_day)
+    return market.declared((cost + 5 * overall) / (converted + 5), a_day, scale)

@@ -6,15 +6,17 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 import numpy as np
 
+from generators.actions import Actions
 from generators.columns import KIND_NAMES
 from generators.config import WorldConfig
+from generators.market import Change, Market
 from generators.population import NEVER
 from generators.progress import Progress, load_progress, save_progress
 from generators.weather import LABELS
@@ -83,6 +85,32 @@ def remaining(settings: Settings, config: WorldConfig, start_ms: int) -> dict[in
     }
 
 
+def _known(settings: Settings) -> tuple[Change, ...]:
+    """What has been done in the market of the home's world so far."""
+    known = load_progress(settings.home)
+    return known.changes if known is not None else ()
+
+
+def _new(known: Sequence[Change], found: Sequence[Change], reached_ms: int, scale: float) -> list[Change]:
+    """Changes that are not known yet, each once, none before what has been sent; with budgets of one of ``scale``."""
+    ids = {change.id for change in known}
+    new: dict[str, Change] = {}
+    for change in _scaled(found, 1 / scale):
+        if change.id not in ids:
+            new.setdefault(change.id, change.model_copy(update={"at_ms": max(change.at_ms, reached_ms)}))
+    return list(new.values())
+
+
+def _scaled(changes: Sequence[Change], factor: float) -> list[Change]:
+    """Changes with budgets so many times as large."""
+    return [
+        change.model_copy(update={"after": round(change.after * factor)})
+        if change.kind == "budget" and change.after is not None
+        else change
+        for change in changes
+    ]
+
+
 def backfill(
     settings: Settings,
     config: WorldConfig,
@@ -114,13 +142,14 @@ def backfill(
         return produced
     with Home(settings.home).exclusive("generator"):
         check_topics(settings, config.partitions)
-        crew = _Crew(settings, config, produced.until_ms, end_ms, min(max(1, processes), len(open_)))
+        changes = _known(settings)
+        crew = _Crew(settings, config, changes, produced.until_ms, end_ms, min(max(1, processes), len(open_)))
         try:
             for partition, until, kinds, labels in crew.reports(stop_event):
                 produced.kinds.update(kinds)
                 produced.labels.update(labels)
                 produced.until_ms[partition] = until
-                save_progress(settings.home, Progress(config=config, until_ms=produced.until_ms))
+                save_progress(settings.home, Progress(config=config, until_ms=produced.until_ms, changes=changes))
                 if on_progress is not None:
                     on_progress(produced)
         finally:
@@ -138,6 +167,8 @@ def live(
 ) -> Produced:
     """Sends what happens as it happens, until ``stop_event`` is set; a gap since the last run goes out first.
 
+    What budget rules do (topic ``budget_actions``) holds from the next events on.
+
     Args:
         settings: home and Kafka.
         config: the world, at its natural rate.
@@ -150,27 +181,35 @@ def live(
     Raises:
         FanpulseError: Kafka is away or refuses a record; what was flushed is remembered.
     """
-    with Home(settings.home).exclusive("generator"):
+    with Home(settings.home).exclusive("generator"), contextlib.closing(Actions(settings)) as actions:
         until = remaining(settings, config, config.start_ms)
         begin = clock()
         produced = Produced(min(until.values()), begin, until)
-        worlds = _worlds(config, begin, rate)
         check_topics(settings, config.partitions)
+        changes = _known(settings)
+        worlds = _worlds(config, begin, rate)
+        scale = sum(each.part for each in worlds if each.to_ms == NEVER)
+        for each in worlds:
+            each.learn(changes)
         outbox = Outbox(settings, **_LIVE_OPTIONS)
         try:
             while not stop_event.is_set():
+                if new := _new(changes, actions.new(), max(until.values()), scale):
+                    changes = (*changes, *new)
+                    for each in worlds:
+                        each.learn(new)
                 now = clock()
                 produced.end_ms = max(produced.end_ms, now)
                 for partition, since in list(until.items()):
                     upto = min(now, since + CHUNK_MS)
                     if upto > since:
-                        for world, first_ms, last_ms in worlds:
-                            span = max(since, first_ms), min(upto, last_ms)
+                        for each in worlds:
+                            span = max(since, each.from_ms), min(upto, each.to_ms)
                             if span[0] < span[1]:
-                                _count(produced, _send(world, outbox, partition, *span))
+                                _count(produced, _send(each.world, each.market, outbox, partition, *span))
                         until[partition] = upto
                 outbox.flush()
-                save_progress(settings.home, Progress(config=config, until_ms=until))
+                save_progress(settings.home, Progress(config=config, until_ms=until, changes=changes))
                 if on_progress is not None:
                     on_progress(produced)
                 if min(until.values()) >= now:
@@ -180,25 +219,42 @@ def live(
     return produced
 
 
-def _worlds(config: WorldConfig, begin_ms: int, rate: float | None) -> list[tuple[World, int, int]]:
-    """Worlds to send, each with the time of which it is sent [from, to), UTC ms."""
+@dataclass
+class _Sent:
+    """A world to send: its market, its rate over that of the home's world, and its time [from, to), UTC ms."""
+
+    world: World
+    market: Market
+    part: float = 1.0
+    from_ms: int = 0
+    to_ms: int = NEVER
+
+    def learn(self, changes: Sequence[Change]) -> None:
+        """Takes changes, with budgets of the home's world, into the market."""
+        self.market = self.market.after(_scaled(changes, self.part))
+
+
+def _worlds(config: WorldConfig, begin_ms: int, rate: float | None) -> list[_Sent]:
     world = World(config)
     natural = world.natural_rate
     if rate is None or rate == natural:
-        return [(world, 0, NEVER)]
+        return [_Sent(world, world.market())]
     factor = rate / natural if rate < natural else (rate - natural) / natural
     more = World(WorldConfig.model_validate({**config.model_dump(), "start_ms": begin_ms, "rate_factor": factor}))
-    return [(world, 0, begin_ms if rate < natural else NEVER), (more, begin_ms, NEVER)]
+    return [
+        _Sent(world, world.market(), to_ms=begin_ms if rate < natural else NEVER),
+        _Sent(more, more.market(), factor, from_ms=begin_ms),
+    ]
 
 
 Counts = tuple[Counter[tuple[str, str]], Counter[str]]
 
 
-def _send(world: World, outbox: Outbox, partition: int, start_ms: int, end_ms: int) -> Counts:
+def _send(world: World, market: Market, outbox: Outbox, partition: int, start_ms: int, end_ms: int) -> Counts:
     """Sends a partition's records of a time to all four topics in order of time."""
     kinds: Counter[tuple[str, str]] = Counter()
     labels: Counter[str] = Counter()
-    made = world.records(partition, start_ms, end_ms)
+    made = world.records(partition, start_ms, end_ms, market)
     for topic, records in made.items():
         labels.update(records.counts())
         accepted = records.kinds[records.labels < LABELS.index("duplicate") + 1]
@@ -232,7 +288,13 @@ class _Crew:
     """Processes that backfill. Each reports over a pipe of its own; a closed pipe without "done" is a failure."""
 
     def __init__(
-        self, settings: Settings, config: WorldConfig, until_ms: dict[int, int], end_ms: int, processes: int
+        self,
+        settings: Settings,
+        config: WorldConfig,
+        changes: Sequence[Change],
+        until_ms: dict[int, int],
+        end_ms: int,
+        processes: int,
     ) -> None:
         # spawn: a forked child would share locks and sockets of whatever threads the caller has.
         context = multiprocessing.get_context("spawn")
@@ -244,7 +306,7 @@ class _Crew:
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(
                 target=_work,
-                args=(settings, config, mine, end_ms, self._stop, theirs, os.getpid()),
+                args=(settings, config, changes, mine, end_ms, self._stop, theirs, os.getpid()),
                 name=f"backfill-{number}",
                 daemon=True,
             )
@@ -288,6 +350,7 @@ class _Crew:
 def _work(
     settings: Settings,
     config: WorldConfig,
+    changes: Sequence[Change],
     until_ms: dict[int, int],
     end_ms: int,
     stop: Any,
@@ -303,7 +366,8 @@ def _work(
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         try:
-            _chunks(world, outbox, until_ms, end_ms, lambda: stop.is_set() or os.getppid() != parent, pipe)
+            market = world.market().after(changes)
+            _chunks(world, market, outbox, until_ms, end_ms, lambda: stop.is_set() or os.getppid() != parent, pipe)
         finally:
             outbox.close()
         pipe.send("done")
@@ -318,6 +382,7 @@ def _work(
 
 def _chunks(
     world: World,
+    market: Market,
     outbox: Outbox,
     until_ms: dict[int, int],
     end_ms: int,
@@ -331,7 +396,7 @@ def _chunks(
         if since >= end_ms:
             break
         upto = min(end_ms, (since // CHUNK_MS + 1) * CHUNK_MS)
-        counts = _send(world, outbox, partition, since, upto)
+        counts = _send(world, market, outbox, partition, since, upto)
         until_ms[partition] = upto
         unflushed.append((partition, upto, *counts))
         size += counts[1].total()

@@ -1,10 +1,12 @@
-"""How far a home's world has been produced: ``generator.json``, written after every flush."""
+"""How far a home's world has been produced, and what was changed in its market: ``generator.json``, written after every
+flush."""
 
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS, WorldConfig, history_start
+from generators.market import Change
 from infra.errors import FanpulseError
 from infra.home import write_private
 from infra.settings import Settings
@@ -13,12 +15,16 @@ FILE = "generator.json"
 
 
 class Progress(BaseModel):
-    """A world and, for each partition, the UTC ms before which everything has been taken by Kafka."""
+    """A world and, for each partition, the UTC ms before which everything has been taken by Kafka.
+
+    ``changes``: what was done in its market so far; budgets as of the world at its natural rate.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     config: WorldConfig
     until_ms: dict[int, int]
+    changes: tuple[Change, ...] = ()
 
 
 def load_progress(home: Path) -> Progress | None:
@@ -47,6 +53,16 @@ def save_progress(home: Path, progress: Progress) -> None:
         write_private(home / FILE, progress.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise FanpulseError(f"{home / FILE}: cannot be written ({error.strerror})") from None
+
+
+def keep_world(home: Path, config: WorldConfig) -> None:
+    """Makes a world that of a home that has none yet.
+
+    Raises:
+        FanpulseError: it cannot be written.
+    """
+    if load_progress(home) is None:
+        save_progress(home, Progress(config=config, until_ms={}))
 
 
 def open_world(

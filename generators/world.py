@@ -95,9 +95,9 @@ class World:
         """Events per second of an average day over all partitions, at ``rate_factor`` 1 (measured; within 20 %)."""
         return self.config.fans * EVENTS_A_FAN_AND_DAY / (DAY_MS / 1000)
 
-    def market(self, scale: float = 1.0) -> Market:
-        """The market of its advertisements, before any change; ``scale``: of how many such worlds the campaigns are."""
-        return Market(self.config, self.cast, self.clock, scale=scale)
+    def market(self) -> Market:
+        """The market of its advertisements, before any change."""
+        return Market(self.config, self.cast, self.clock)
 
     def events(self, partition: int, start_ms: int, end_ms: int, market: Market | None = None) -> dict[str, Columns]:
         """Events of a partition with event time in [start_ms, end_ms), by topic, each in order of time.

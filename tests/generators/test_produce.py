@@ -1,8 +1,10 @@
 """What reaches Kafka is what the world says, in its order, across stops and restarts."""
 
 import contextlib
+import itertools
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,12 +16,14 @@ from made_worlds import START_MS, config, world
 from typer.testing import CliRunner
 
 import fanpulse.generate as command
+from generators.market import campaigns
 from generators.produce import Produced, backfill, live, remaining
 from generators.progress import FILE, Progress, load_progress, open_world, save_progress
 from generators.world import World
-from infra.connect import kafka_address, kafka_admin, kafka_options
+from infra.connect import kafka_address, kafka_admin, kafka_options, kafka_producer
 from infra.errors import FanpulseError
 from infra.settings import Settings
+from schemas.rule_files import read_campaigns
 from schemas.topics import DAY_MS, SOURCES, TOPICS
 
 STORM = config(fans=500, duplicates=0.02, late=0.02, malformed=0.02)
@@ -141,6 +145,54 @@ def test_a_rate_adds_to_the_world_without_changing_it(own):
     assert len(found) > len(plain) + 2_000
 
 
+@pytest.mark.stack
+def test_what_budget_rules_do_holds_in_the_market_from_then_on_and_after_a_restart(own):
+    start = time.time_ns() // 1_000_000 - 60_000
+    calm, topic = config(fans=500, start_ms=start), own.topic_prefix + "budget_actions"
+    declared = campaigns(World(calm), 500.0)
+    with contextlib.closing(kafka_admin(own)) as admin:
+        admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
+    with contextlib.closing(kafka_producer(own)) as producer:
+        producer.send(topic, value=b"what is no action is passed over", partition=0)
+        for number, each in enumerate(declared[1:] * 2):
+            action = {"id": each.campaign_id, "rule_id": "r", "campaign_id": each.campaign_id, "kind": "pause"}
+            producer.send(topic, value=json.dumps(action).encode(), partition=number % 2)
+        budget = declared[0].daily_budget or 0
+        action = {"id": "more", "campaign_id": declared[0].campaign_id, "kind": "budget", "after": 3 * budget}
+        producer.send(topic, value=json.dumps(action).encode(), partition=0)
+        producer.flush()
+    ticks: list[int] = []
+    stop = threading.Event()
+
+    def tick(produced: Produced) -> None:
+        known = load_progress(own.home)
+        if known is not None and len(known.changes) == len(declared):
+            ticks.append(min(produced.until_ms.values()))
+            if len(ticks) > 25:
+                stop.set()
+
+    now = itertools.count(start + 60_000, 500)
+    live(own, calm, _NoWait(stop), lambda: next(now), tick, rate=500.0)
+    changes = {change.id: change for change in load_progress(own.home).changes}
+    assert changes.keys() == {"more", *(each.campaign_id for each in declared[1:])}
+    since = max(change.at_ms for change in changes.values())
+    assert start + 60_000 <= since <= ticks[0]
+    # What is remembered is of the world at its natural rate, of which 500 a second are many.
+    assert changes["more"].after == pytest.approx(3 * budget * World(calm).natural_rate / 500, abs=2)
+    found = [json.loads(value) for (name, _), part in log(own).items() if name == "ad_events" for _, value in part]
+    shown = [(each["event_time"], each["campaign_id"]) for each in found if each["kind"] == "impression"]
+    assert {name for at, name in shown if at < since} > {declared[0].campaign_id}
+    assert {name for at, name in shown if at >= since} == {declared[0].campaign_id}
+    before = load_progress(own.home).changes
+    stop.clear()
+    ticks.clear()
+    live(own, calm, _NoWait(stop), lambda: next(now), tick, rate=500.0)
+    assert load_progress(own.home).changes == before
+    found = [json.loads(value) for (name, _), part in log(own).items() if name == "ad_events" for _, value in part]
+    shown = [(each["event_time"], each["campaign_id"]) for each in found if each["kind"] == "impression"]
+    assert {name for at, name in shown if at >= since} == {declared[0].campaign_id}
+
+
 class _NoWait:
     def __init__(self, event: threading.Event) -> None:
         self._event = event
@@ -191,7 +243,12 @@ def run(own: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]
 
 @pytest.mark.stack
 def test_the_command_sends_history_and_live_and_says_what(run, own):
-    done = run("--days", "2", "--fans", "500", "--creators", "5", "--for", "2s", "--malformed", "0.01", "--json")
+    listed = run("--fans", "500", "--creators", "5", "--days", "2", "--campaigns")
+    assert listed.exit_code == 0, listed.output
+    (own.home.parent / "campaigns.yaml").write_text(listed.stdout, encoding="utf-8")
+    assert read_campaigns(own.home.parent / "campaigns.yaml") == tuple(campaigns(World(load_progress(own.home).config)))
+    assert not any(log(own).values())
+    done = run("--fans", "500", "--creators", "5", "--for", "2s", "--malformed", "0.01", "--json")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert said["records"] == said["valid"] + sum(said["malformed"].values())
