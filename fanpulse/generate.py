@@ -14,12 +14,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from fanpulse.context import print_json, settings
 from fanpulse.interrupt import stopping
 from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS
+from generators.market import campaigns
 from generators.produce import Produced, backfill, live
-from generators.progress import open_world
+from generators.progress import keep_world, open_world
 from generators.weather import LABELS
 from generators.world import World
 from infra.errors import FanpulseError
 from infra.topics import ensure_topics
+from schemas.written import document
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LINE_EVERY_S = 5.0
@@ -61,11 +63,15 @@ def generate(
     malformed: Annotated[float, typer.Option(min=0, max=1, help="Share of broken records added.")] = 0.0,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that send the history.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
+    list_campaigns: Annotated[
+        bool, typer.Option("--campaigns", help="Print the world's campaigns as they begin, and send nothing.")
+    ] = False,
 ) -> None:
     """Send a made-up world's events to Kafka: its history, then live as it happens.
 
     The home remembers the world and how far it was sent: a second run goes on there, and fills the gap first.
-    Ctrl-C sends what is under way and stops.
+    Ctrl-C sends what is under way and stops. Live, its advertisements answer to what budget rules do: to budgets,
+    bids and pauses. --campaigns says how they begin, with --rate for a world of that rate.
 
     \b
     Examples:
@@ -73,6 +79,7 @@ def generate(
       fanpulse generate --days 7 --fans 2000 --creators 20 --no-live
       fanpulse generate --rate 5000 --for 60s
       fanpulse generate --duplicates 0.01 --late 0.02 --malformed 0.001 --for 5m --json
+      fanpulse generate --campaigns > campaigns.yaml
     """
     here = settings(ctx)
     seconds = duration(for_) if for_ is not None else None
@@ -87,6 +94,11 @@ def generate(
         late=late,
         malformed=malformed,
     )
+    if list_campaigns:
+        # The next run sends this very world.
+        keep_world(here.home, config)
+        typer.echo(document("campaigns", *campaigns(World(config), rate)), nl=False)
+        return
     show = _Silent() if as_json else _Bar() if sys.stdout.isatty() else _Lines()
     stop = threading.Event()
     spent: dict[str, float] = {}
