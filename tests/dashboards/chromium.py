@@ -129,8 +129,8 @@ def browser(folder: Path) -> Iterator[Browser]:
     assert path is not None
     (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
     process = subprocess.Popen(
-        # The protocol is spoken on descriptors 3 and 4.
-        ["/bin/sh", "-c", f'exec "$@" 3<&{in_read} 4>&{out_write}', "sh", path, *_OPTIONS, f"--user-data-dir={folder}"],
+        # The protocol is spoken on descriptors 3 and 4; plain sh knows none above 9 to make them of.
+        ["bash", "-c", f'exec "$@" 3<&{in_read} 4>&{out_write}', "bash", path, *_OPTIONS, f"--user-data-dir={folder}"],
         pass_fds=(in_read, out_write),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

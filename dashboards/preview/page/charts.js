@@ -159,7 +159,7 @@ export function stateTimeline(panel, frames, context) {
           const { field, value } = states[dataIndex];
           const [left, middle] = api.coord([api.value(0), api.value(2)]);
           const [right] = api.coord([api.value(1), api.value(2)]);
-          const tall = api.size([0, 1])[1] * height;
+          const tall = Math.min(api.size([0, 1])[1] * height, 64);
           const x = Math.max(left, coordSys.x);
           const wide = Math.min(right, coordSys.x + coordSys.width) - x;
           const color = stateColor(field, value);
@@ -260,12 +260,13 @@ function marks(lines, context) {
 function seriesTip(panel, lines, wall, context) {
   if (wall === undefined) return "";
   const rows = lines.map(({ field, times }) => ({ field, at: nearest(times, wall, context.zone) })).filter(({ at }) => at >= 0);
-  const near = lines.flatMap(({ times }) => times).reduce((best, at) => (Math.abs(toWall(at, context.zone) - wall) < Math.abs(toWall(best, context.zone) - wall) ? at : best), Infinity);
+  const away = (at) => Math.abs(toWall(at, context.zone) - wall);
+  const near = lines.flatMap(({ times }) => times).reduce((best, at) => (best === null || away(at) < away(best) ? at : best), null);
   const sort = panel.options?.tooltip?.sort;
   const valued = rows.map(({ field, at }) => ({ field, value: field.values[at] }));
   if (sort === "desc" || sort === "asc") valued.sort((one, other) => (sort === "desc" ? 1 : -1) * ((other.value ?? -Infinity) - (one.value ?? -Infinity)));
   const said = valued.filter(({ value }) => value !== null).slice(0, 24).map(({ field, value }) => [seriesColor(field), field.display, text(field, value)]);
-  const box = tip(Number.isFinite(near) ? timeText(near, context.zone) : "", said);
+  const box = tip(near === null ? "" : timeText(near, context.zone), said);
   const reach = (context.end - context.begin) / 60;
   for (const note of context.notes.filter(({ time }) => Math.abs(toWall(time, context.zone) - wall) < reach).slice(0, 4)) {
     const row = document.createElement("p");
@@ -346,12 +347,24 @@ function valueAxis({ fields, unit, right }, index, axes, fromZero = false) {
     min: low === null ? undefined : ({ min }) => Math.min(low, min),
     max: high === null ? undefined : high,
     minInterval: whole ? 1 : undefined,
+    interval: lasting(unit, fields, low, high),
     splitNumber: 4,
     axisLabel: { ...label(), formatter: (value) => text({ ...like, type: "number", config: { ...like.config, decimals: undefined, mappings: undefined, noValue: undefined } }, value) },
     splitLine: { show: index === 0, lineStyle: { color: css("--grid") } },
     axisPointer: { show: false },
     show: index < 2 || axes.length < 3,
   };
+}
+
+/** Of times a distance between ticks that clocks know; of other units ECharts chooses. */
+function lasting(unit, fields, low, high) {
+  const base = { ms: 0.001, s: 1, m: 60 }[unit];
+  if (!base) return undefined;
+  const values = fields.flatMap((field) => field.values);
+  const wanted = ((high ?? reduced(values, "max") ?? 1) - (low ?? reduced(values, "min") ?? 0)) * base * 0.25;
+  if (wanted < 1) return undefined;
+  const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200].find((each) => wanted <= each);
+  return (step ?? Math.ceil(wanted / 86_400) * 86_400) / base;
 }
 
 function tick(wall, whole) {
