@@ -44,6 +44,18 @@ def steered(campaigns: Iterable[Campaign]) -> dict[Key, Bidding]:
     return found
 
 
+def looked_at(bidding: Mapping[Key, Bidding], found: Iterable[Entity], closed_at: int) -> dict[Span, set[Key]]:
+    """Whose figures ``bid`` looks at, by window, at a moment at which some close."""
+    known = list(found)
+    own_bids = _own_bids(known)
+    wanted: dict[Span, set[Key]] = {}
+    for entity in known:
+        settings = bidding.get(entity.key)
+        if settings is not None and due(settings, closed_at):
+            wanted.setdefault(span(settings, closed_at), set()).update((entity.key, *own_bids.get(entity.key, ())))
+    return wanted
+
+
 def step(bidding: Bidding, bid: int, target: int, sums: Sums) -> tuple[int, Reason]:
     """The next bid, micros, and what clamped it, or why it stays: then it is the bid as it was.
 
@@ -88,17 +100,14 @@ def bid(
     Args:
         bidding: as ``steered`` has it.
         found: campaigns and ad groups as they are when the window closes, each once.
-        figures: for every ``span`` of what is ``due``, sums by entity, as for ``pipeline.rules.evaluate``.
+        figures: for every window, sums of whom it ``looked_at``; who is not in it had nothing.
         memories: of the evaluations before, by ``TARGET_CPA`` and entity; of rules, too, if it is handy.
         closed_at: the moment at which windows close, UTC ms of event time, a whole minute.
         now: when this is done, UTC ms, for ``staleness``; from the log, where a replay must decide the same.
         done: what rules do at this closing.
     """
     known = sorted(found, key=lambda entity: entity.key)
-    own_bids: dict[Key, list[Key]] = {}
-    for entity in known:
-        if entity.key.ad_group_id and entity.bid is not None:
-            own_bids.setdefault(entity.key._replace(ad_group_id=""), []).append(entity.key)
+    own_bids = _own_bids(known)
     first: dict[tuple[Key, str], Act] = {}
     for act in sorted(done, key=lambda act: act.rule_id):
         first.setdefault((act.entity, act.kind), act)
@@ -130,6 +139,15 @@ def bid(
                 )
             )
     return evaluation
+
+
+def _own_bids(found: Iterable[Entity]) -> dict[Key, list[Key]]:
+    """Ad groups with a bid of their own, by campaign."""
+    own: dict[Key, list[Key]] = {}
+    for entity in found:
+        if entity.key.ad_group_id and entity.bid is not None:
+            own.setdefault(entity.key._replace(ad_group_id=""), []).append(entity.key)
+    return own
 
 
 def _without(sums: Mapping[Key, Sums], key: Key, parts: Iterable[Key]) -> Sums:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bidding import bid, steered, step
-from pipeline.rules import Act, Entity, Evaluation, Key, Memory, Span, Sums, apply, entities, span
+from pipeline.bidding import bid, looked_at, steered, step
+from pipeline.rules import Act, Entity, Evaluation, Key, Memory, Span, Sums, apply, entities
 from schemas.rule_files import Refused, read_campaigns, read_rules
 from schemas.rules import TARGET_CPA, AdGroup, Bidding, Campaign
 
@@ -49,7 +49,10 @@ def closing(
     known = [each for each in found if isinstance(each, Entity)]
     known = known or entities([each for each in found if isinstance(each, Campaign)])
     how = steered([each for each in found if isinstance(each, Campaign)]) if settings is None else settings
-    figures = {span(each, closed_at): sums for each in how.values()}
+    figures = {
+        window: {key: sums[key] for key in keys & sums.keys()}
+        for window, keys in looked_at(how, known, closed_at).items()
+    }
     return bid(how, known, figures, memories or {}, closed_at, closed_at + late, done)
 
 
