@@ -46,6 +46,23 @@ def seen(client: Client) -> bool:
     return all(client.query(query).result_rows for query in queries)
 
 
+def decide(client: Client) -> None:
+    """Stores the decision of a rule that the pages ask for; the world has none in force."""
+    row = {
+        "rule_id": "cheap-reach",
+        "platform": "douyin",
+        "campaign_id": "cmp_027_1",
+        "closed_at": datetime(2026, 1, 20, 4, tzinfo=UTC),
+        "metrics": ["cpm"],
+        "metric_values": [11_800_000],
+        "guards": ["impressions"],
+        "guard_wants": [1000],
+        "guard_found": [800],
+        "guard_holds": [0],
+    }
+    client.insert("rule_decisions", [list(row.values())], column_names=list(row))
+
+
 @pytest.fixture(scope="module")
 def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """The analyst's client in a database that holds two days of a world in bad weather, up to now."""
@@ -82,6 +99,7 @@ def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 assert time.monotonic() < deadline, "not stored in time"
                 time.sleep(0.2)
             refresh(settings, client, datetime.now(UTC))
+            decide(client)
         with contextlib.closing(clickhouse_client(settings, "analyst")) as client:
             yield client
     finally:
