@@ -31,7 +31,7 @@ from fanpulse.control import (
     who,
 )
 from fanpulse.why import as_json as as_json_of
-from fanpulse.why import details, headline, summary
+from fanpulse.why import paragraph, summary
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from infra.settings import Settings
@@ -590,12 +590,12 @@ def _edit(before: RuleEdit | None, edit: RuleEdit) -> list[str]:
     """What a change changed."""
     if before is None:
         return [f"version {edit.version}"]
-    told = []
+    said = []
     if before.rule is not None and edit.rule is not None:
-        told = [str(one) for one in differences(before.rule, edit.rule)]
+        said = [str(one) for one in differences(before.rule, edit.rule)]
     if edit.enabled != before.enabled:
-        told.append("switched on" if edit.enabled else "switched off")
-    return told or [f"version {edit.version}"]
+        said.append("switched on" if edit.enabled else "switched off")
+    return said or [f"version {edit.version}"]
 
 
 def _explain(
@@ -611,13 +611,10 @@ def _explain(
             typer.secho("It is switched off.", fg="yellow")
     typer.echo(summary(tally, moment))
     for each in found:
-        at = moment(datetime.fromtimestamp(each.closed_at // 1000, UTC))
-        style: dict[str, Any] = {"dim": True} if each.outcome == "skipped" else {"fg": "green"}
-        typer.echo(f"\n{at}  {typer.style(str(each.entity), bold=True)}  {typer.style(headline(each), **style)}")
-        told = details(each, versions.get(each.rule_version), moment)
-        width = max(len(name) for name, _ in told)
-        for name, text in told:
-            typer.echo(f"  {name.ljust(width)}  {text}")
+        head, *rest = paragraph(each, versions.get(each.rule_version), moment)
+        typer.secho(f"\n{head}", bold=True, fg=None if each.outcome == "skipped" else "green")
+        for line in rest:
+            typer.echo(line)
 
 
 def _no_decision(client: Client, known: KnownRule | None, rule_id: str, key: Key) -> str:

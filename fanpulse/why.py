@@ -44,6 +44,14 @@ def details(decision: Decision, rule: Rule | None, moment: Moment) -> list[tuple
     return [(name, text) for name, text in told if text]
 
 
+def paragraph(decision: Decision, rule: Rule | None, moment: Moment) -> list[str]:
+    """A decision in lines: when, whom it is about and what came out, then what it rests on."""
+    found = details(decision, rule, moment)
+    width = max(len(name) for name, _ in found)
+    head = f"{_at(decision.closed_at, moment)}  {decision.entity}  {headline(decision)}"
+    return [head, *(f"  {name.ljust(width)}  {text}" for name, text in found)]
+
+
 def summary(tally: Tally, moment: Moment) -> str:
     """What came out in a day, in a line."""
     parts: dict[str, int] = {}

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
+import yaml
 from kafka import KafkaConsumer, TopicPartition
 
 from fanpulse import control
@@ -32,11 +33,20 @@ from pipeline.campaign_log import (
     partition_of,
 )
 from pipeline.campaign_log import text as canonical
-from pipeline.control import Change, Sent, send
+from pipeline.control import (
+    Change,
+    Deed,
+    KnownCampaign,
+    KnownRule,
+    Sent,
+    plan_campaigns,
+    plan_rules,
+    send,
+)
 from pipeline.migrate import migrate
 from pipeline.rules import entities
 from schemas.rule_files import read_rules
-from schemas.rules import Rule, sentence
+from schemas.rules import Campaign, Rule, sentence
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
 Records = list[tuple[int, int, datetime, Message]]
@@ -406,6 +416,23 @@ def test_campaigns_are_told_and_decisions_are_explained(
     last = [message for *_, message in sent(here)][-1]
     assert isinstance(last, CampaignChange)
     assert [each.campaign_id for each in last.campaigns] == ["c1"]
+
+
+def test_the_documentation_shows_what_a_file_changes_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "rules.md").read_text(encoding="utf-8")
+    first, last = (yaml.safe_load(page.split("```yaml\n")[number].split("```")[0]) for number in (1, 2))
+    (rule,), (campaign,) = map(Rule.model_validate, first["rules"]), map(Campaign.model_validate, last["campaigns"])
+    at = datetime(2026, 1, 20, 6, tzinfo=UTC)
+    after = rule.model_copy(update={"version": 3, "mode": "act", "action": rule.action.model_copy(update={"by": 2500})})
+    known = {rule.id: KnownRule(rule, True, "lin", at, 4, 4)}
+    control.show_plan(plan_rules([after], known, 4), ["old-rule"], Path("rules.yaml"))
+    assert f"\n```text\n{capsys.readouterr().out}```\n" in page
+    now = campaign.model_copy(update={"daily_budget": 360_000_000})
+    deeds = {"daily_budget": Deed("cheap-reach", at)}
+    told = {("douyin", campaign.campaign_id): KnownCampaign(campaign, now, "lin", at, deeds)}
+    steps = plan_campaigns([campaign], told, control.Moment("Asia/Shanghai"))
+    control.show_plan(steps, [], Path("campaigns.yaml"))
+    assert f"\n```text\n{capsys.readouterr().out}```\n" in page
 
 
 def test_who_tells_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

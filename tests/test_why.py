@@ -1,14 +1,16 @@
 """A decision in words: everything that it rests on, with units."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fanpulse.control import Moment
-from fanpulse.why import as_json, details, headline, lasting, summary
+from fanpulse.why import as_json, details, headline, lasting, paragraph, summary
 from pipeline.decisions import Tally
 from pipeline.rules import REASONS, Decision, Guard, Key, Outcome, Span
 from schemas.quantities import MINUTE_MS, UNIT_MS, length
@@ -18,6 +20,7 @@ HOUR = 3_600_000
 CLOSED = 1_768_881_600_000
 """Noon in Shanghai, UTC ms."""
 ZONE = Moment("Asia/Shanghai")
+PAGE = (Path(__file__).parents[1] / "docs" / "rules.md").read_text(encoding="utf-8")
 SKIPPED = Decision(
     key=f"cheap:douyin:c1:{CLOSED}",
     rule_id="cheap",
@@ -49,6 +52,12 @@ RULE = Rule.model_validate(
         "action": {"do": "budget", "by": "+20%", "ceiling": "1000 yuan"},
     }
 )
+
+
+def rules_of(page: str) -> tuple[Rule, ...]:
+    """The rules of the example."""
+    first = page.split("```yaml\n")[1].split("```")[0]
+    return tuple(map(Rule.model_validate, yaml.safe_load(first)["rules"]))
 
 
 def test_a_decision_in_words() -> None:
@@ -87,6 +96,21 @@ def test_what_came_out_is_said_with_the_step(changed: dict[str, object], said: s
     decision = SKIPPED._replace(**{"before": 300_000_000, "after": 360_000_000, **changed})  # type: ignore[arg-type]
     assert headline(decision) == said
     assert dict(details(decision, RULE, ZONE))["daily budget"] == step
+
+
+def test_the_documentation_shows_a_decision_as_it_is() -> None:
+    (rule,) = rules_of(PAGE)
+    decision = SKIPPED._replace(
+        mode="dry_run",
+        entity=Key("douyin", "cmp_027_1"),
+        figures={"cpm": 11_800_000, "cvr": None, "daily_budget": 300_000_000, "spend": 9_440_000},
+        guards=(
+            Guard("impressions", 1000, 800, False),
+            Guard("spend", 50_000_000, 9_440_000, False),
+            Guard("age", 48 * HOUR, 76 * HOUR + 1, True),
+        ),
+    )
+    assert "\n```text\n" + "\n".join(paragraph(decision, rule, ZONE)) + "\n```\n" in PAGE
 
 
 def test_every_outcome_and_reason_has_words() -> None:
