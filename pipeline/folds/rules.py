@@ -9,7 +9,7 @@ import orjson
 import polars as pl
 
 from pipeline import campaign_log
-from pipeline.bidding import bid, steered
+from pipeline.bidding import bid, looked_at, steered
 from pipeline.campaign_log import MEASURES, CampaignChange, RuleChange, Switch, campaign_key, partition_of
 from pipeline.fold import Fold, Output
 from pipeline.minutes import QUARTER_MS, Minutes
@@ -337,10 +337,10 @@ class Rules(Fold):
         made = evaluate(rules, found, figures, self._memories, closed_at, now)
         count = self._keep(made)
         if bidding:
-            by_window: dict[Span, dict[Key, Sums]] = {}
-            for key, each in bidding.items():
-                window = span(each, closed_at)
-                by_window.setdefault(window, {}).update(self._sums(window, [key]))
+            by_window = {
+                window: self._sums(window, sorted(keys))
+                for window, keys in looked_at(bidding, found, closed_at).items()
+            }
             count += self._keep(bid(bidding, found, by_window, self._memories, closed_at, now, made.acts))
         return count
 
