@@ -20,8 +20,6 @@ from dashboards.variables import PLUGIN
 Kind = Literal["data source", "folder", "board", "contact point", "policy", "alert rule"]
 
 FOLDER, SOURCE, CONTACT, GROUP = "fanpulse", "fanpulse-clickhouse", "fanpulse-contact", "fanpulse"
-RUNBOOKS = "docs/runbooks/"
-"""Where pages for alerts are; what a rule says stands before its name."""
 
 _ROUTE = {
     "receiver": CONTACT,
@@ -63,13 +61,14 @@ class ClickHouse:
     password: str
 
 
-def items(clickhouse: ClickHouse, zone: str, contact: str | None) -> list[Item]:
+def items(clickhouse: ClickHouse, zone: str, contact: str | None, runbooks: str) -> list[Item]:
     """Everything, in the order in which it must be made.
 
     Args:
         clickhouse: for the data source.
         zone: time zone of local days, as in ``FANPULSE_TIME_ZONE``.
         contact: URL that alerts are posted to; None: no contact point and no policy.
+        runbooks: what stands before the name of a page for alerts.
     """
     found = [
         Item("data source", SOURCE, "ClickHouse", _source(clickhouse), {"password": clickhouse.password}),
@@ -82,7 +81,9 @@ def items(clickhouse: ClickHouse, zone: str, contact: str | None) -> list[Item]:
     if contact is not None:
         found.append(Item("contact point", CONTACT, CONTACT, _contact(contact)))
         found.append(Item("policy", CONTACT, "alerts of team fanpulse", _ROUTE))
-    found += [Item("alert rule", rule.uid, rule.title, {**_rule(rule, zone), "folderUID": FOLDER}) for rule in RULES]
+    found += [
+        Item("alert rule", rule.uid, rule.title, {**_rule(rule, zone, runbooks), "folderUID": FOLDER}) for rule in RULES
+    ]
     return found
 
 
@@ -109,7 +110,7 @@ def changes(now: Any, wanted: Any, path: str = "") -> Iterator[str]:
 
 def files(zone: str = "Asia/Shanghai") -> dict[str, str]:
     """Files that Grafana is started with, by name: data source, boards and alert rules. Passwords stay variables of its
-    environment, FANPULSE_CLICKHOUSE_ANALYST_PASSWORD and FANPULSE_GRAFANA_CONTACT."""
+    environment, FANPULSE_CLICKHOUSE_ANALYST_PASSWORD, FANPULSE_GRAFANA_CONTACT and FANPULSE_GRAFANA_RUNBOOKS."""
     source = {
         "uid": SOURCE,
         **_source(ClickHouse("http://clickhouse:8123", "fanpulse", "analyst", "")),
@@ -124,7 +125,10 @@ def files(zone: str = "Asia/Shanghai") -> dict[str, str]:
         "allowUiUpdates": False,
         "options": {"path": "/etc/fanpulse/boards"},
     }
-    rules = [_escaped(_rule(rule, zone)) for rule in RULES]
+    rules = [_escaped(_rule(rule, zone, "")) for rule in RULES]
+    for rule in rules:
+        del rule["ruleGroup"]
+        rule["annotations"]["runbook_url"] = f"${{FANPULSE_GRAFANA_RUNBOOKS}}{rule['annotations']['runbook_url']}"
     contact = {"uid": CONTACT, "type": "webhook", "settings": {"url": "$FANPULSE_GRAFANA_CONTACT"}}
     alerting = {
         "apiVersion": 1,
@@ -164,7 +168,7 @@ def _contact(url: str) -> dict[str, Any]:
     return {"uid": CONTACT, "name": CONTACT, "type": "webhook", "settings": {"url": url, "httpMethod": "POST"}}
 
 
-def _rule(rule: Rule, zone: str) -> dict[str, Any]:
+def _rule(rule: Rule, zone: str, runbooks: str) -> dict[str, Any]:
     against = rule.against
     board = next(board for board in boards() if board.uid == rule.board)
     panel = next(panel for panel in board.panels if panel.title == rule.panel)
@@ -212,7 +216,7 @@ def _rule(rule: Rule, zone: str) -> dict[str, Any]:
         "for": against.for_,
         "annotations": {
             "summary": rule.summary,
-            "runbook_url": RUNBOOKS + rule.page,
+            "runbook_url": runbooks + rule.page,
             "__dashboardUid__": board.uid,
             "__panelId__": str(panel_id(panel)),
         },

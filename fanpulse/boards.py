@@ -1,6 +1,7 @@
-"""``fanpulse boards``: build the files of boards, check their queries, send them to a Grafana."""
+"""``fanpulse boards``: show boards without a Grafana, build their files, check their queries, send them to one."""
 
 import contextlib
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,14 @@ import dashboards
 from dashboards.alerts import RULES
 from dashboards.boards import boards as all_boards
 from dashboards.check import Ran, faults, options, queries, run
+from dashboards.preview.server import serve
 from dashboards.publication import FOLDER, ClickHouse, Item, changes, files, items
 from dashboards.render import as_json
 from fanpulse.context import print_json, progress, settings
+from fanpulse.interrupt import stopping
 from infra.connect import clickhouse_address, clickhouse_client, clickhouse_login
 from infra.grafana import Grafana
+from infra.home import Home
 from infra.settings import Settings
 
 boards = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
@@ -27,10 +31,11 @@ _SHOWN = 4
 
 @boards.callback()
 def group() -> None:
-    """Boards and alert rules: build their files, check every query, send them to a Grafana. docs/boards.md shows them.
+    """Boards and alert rules: show them, build their files, check every query, send them to a Grafana: docs/boards.md.
 
     \b
     Examples:
+      fanpulse boards preview
       fanpulse boards check
       fanpulse boards publish --dry-run
     """
@@ -120,7 +125,7 @@ def publish(
     grafana = Grafana(here)
     contact = here.grafana_contact.get_secret_value() if here.grafana_contact is not None else None
     told = {"new": 0, "changed": 0, "unchanged": 0}
-    for item in items(_clickhouse(here), here.time_zone, contact):
+    for item in items(_clickhouse(here), here.time_zone, contact, here.grafana_runbooks):
         now = grafana.find(item.kind, item.uid)
         differs = ["all of it"] if now is None else list(changes(now, item.body))
         if password and item.secret and not differs:
@@ -137,6 +142,33 @@ def publish(
     )
     if contact is None:
         typer.echo("alerts go to Grafana's own contact point: FANPULSE_GRAFANA_CONTACT names none")
+
+
+@boards.command(short_help="Show the boards in a browser, without a Grafana.")
+def preview(
+    ctx: typer.Context,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of 127.0.0.1. [default: the same each time in a home]")
+    ] = None,
+) -> None:
+    """Show the boards in a browser without a Grafana, until Ctrl-C: the same JSON and the same queries, run as the
+    read-only analyst, on pages that only this machine can open.
+
+    \b
+    Examples:
+      fanpulse boards preview
+      fanpulse boards preview --port 3001
+    """
+    here = settings(ctx)
+    stop = threading.Event()
+    with stopping(stop), serve(here, port or preview_port(here)) as address:
+        typer.echo(f"boards: {address}   Ctrl-C ends this")
+        stop.wait()
+
+
+def preview_port(here: Settings) -> int:
+    """The port of the preview in this home, or another one while that is taken."""
+    return Home(here.home).choose_ports("boards")["boards"]
 
 
 def _clickhouse(here: Settings) -> ClickHouse:

@@ -310,6 +310,9 @@ class Settings(BaseSettings):
         None,
         description="URL that Grafana posts its alerts to; unset: its own default contact point gets them.",
     )
+    grafana_runbooks: str = Field(
+        "docs/runbooks/", description="What alerts say before the name of their page: where people read docs/runbooks."
+    )
 
     fan_key: Annotated[SecretStr, AfterValidator(_hex_key)] | None = Field(
         None, description="Secret that fan ids are hashed with, hexadecimal; unset: generated in the home."

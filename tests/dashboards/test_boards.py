@@ -9,6 +9,7 @@ import pytest
 from dashboards.board import Board
 from dashboards.boards import boards
 from dashboards.check import faults
+from dashboards.publication import files as started_with
 from dashboards.render import as_json
 from dashboards.variables import CHOICES, PLUGIN
 
@@ -27,6 +28,12 @@ def test_nothing_is_wrong_with_them() -> None:
 def test_the_committed_file_is_fresh(board: Board) -> None:
     committed = files("dashboards").joinpath("json", f"{board.uid}.json").read_text("utf-8")
     assert committed == as_json(board), "write them anew: fanpulse boards build"
+
+
+def test_the_files_that_grafana_is_started_with_are_fresh() -> None:
+    folder = files("dashboards").joinpath("grafana")
+    committed = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir()}
+    assert committed == started_with(), "write them anew: fanpulse boards build"
 
 
 def test_no_committed_file_without_a_board() -> None:
