@@ -129,7 +129,7 @@ def test_views_show_what_was_sent(settings: Settings, tmp_path: Path) -> None:
         )
     }
     # No advertisement was sent.
-    assert set(flushes) == {agent.name for agent in AGENTS} - {"ads"}
+    assert set(flushes) == {agent.name for agent in AGENTS} - {"ads", "campaign_facts", "rules"}
     assert flushes["archive"]["stored"] == sent.total() + len(refused)
     assert all(0 < each["mean"] <= each["slowest"] and each["number"] > 0 for each in flushes.values())
 

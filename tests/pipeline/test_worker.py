@@ -30,6 +30,7 @@ from rig import (
 
 from infra.connect import kafka_options
 from infra.settings import Settings
+from pipeline.app import READ
 from pipeline.repair import repair
 from schemas.topics import SOURCES
 
@@ -141,10 +142,10 @@ def test_two_workers_share_and_hand_over_while_events_come(settings: Settings, t
     made = events(Random(4), 20_000, now - DAY // 4, now)
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(WorkerProcess(settings, tmp_path / "0", 0, fetch_bytes=20_000))
-        until(lambda: "restored 20 partitions" in first.output(), "the first worker to have all")
+        until(lambda: f"restored {len(READ) * 4} partitions" in first.output(), "the first worker to have all")
         stack.enter_context(sending(settings, made, 60))
         second = stack.enter_context(WorkerProcess(settings, tmp_path / "1", 1, fetch_bytes=20_000))
-        until(lambda: "restored 10 partitions" in second.output(), "the second worker to have its share")
+        until(lambda: f"restored {len(READ) * 2} partitions" in second.output(), "the second worker to have its share")
         before = sum(stored(settings).values())
         until(lambda: sum(stored(settings).values()) > before + 1000, "both to store")
         assert first.stop() == 0, first.output()
