@@ -14,7 +14,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from dashboards.alerts import RULES, Rule
 from dashboards.boards import boards
-from dashboards.render import dashboard, panel_id
+from dashboards.render import ZONE, dashboard, panel_id
 from dashboards.variables import PLUGIN
 
 Kind = Literal["data source", "folder", "board", "contact point", "policy", "alert rule"]
@@ -108,7 +108,7 @@ def changes(now: Any, wanted: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def files(zone: str = "Asia/Shanghai") -> dict[str, str]:
+def files(zone: str = ZONE) -> dict[str, str]:
     """Files that Grafana is started with, by name: data source, boards and alert rules. Passwords stay variables of its
     environment, FANPULSE_CLICKHOUSE_ANALYST_PASSWORD, FANPULSE_GRAFANA_CONTACT and FANPULSE_GRAFANA_RUNBOOKS."""
     source = {

@@ -25,7 +25,7 @@ from grafana_foundation_sdk.models.text import TextMode
 from dashboards.board import Board, Column, Kind, Link, Panel
 from dashboards.queries import ANNOTATIONS
 from dashboards.thresholds import Steps
-from dashboards.variables import CHOICES, SOURCE, constant, source, variable
+from dashboards.variables import SOURCE, constant, source, variable
 
 SCHEMA_VERSION = 37
 """Grafana's version of the dashboard schema, that of 9.4; a newer Grafana migrates it as it loads it."""
@@ -33,11 +33,14 @@ SCHEMA_VERSION = 37
 TAG = "fanpulse"
 """Every board has it; by it they find each other."""
 
+ZONE = "Asia/Shanghai"
+"""Time zone of local days in the boards as they are kept; the default of ``FANPULSE_TIME_ZONE``."""
+
 TIME_SERIES, TABLE = 0, 1
 """``format`` of a target: what the plugin makes of the answer."""
 
 
-def as_json(board: Board, zone: str = "Asia/Shanghai") -> str:
+def as_json(board: Board, zone: str = ZONE) -> str:
     """The dashboard JSON, the same for the same board.
 
     Args:
@@ -47,7 +50,7 @@ def as_json(board: Board, zone: str = "Asia/Shanghai") -> str:
     return json.dumps(dashboard(board, zone), cls=JSONEncoder, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def dashboard(board: Board, zone: str = "Asia/Shanghai") -> model.Dashboard:
+def dashboard(board: Board, zone: str = ZONE) -> model.Dashboard:
     """The dashboard as Grafana's own model."""
     builder = (
         build.Dashboard(board.title)
@@ -364,9 +367,3 @@ def _mappings(texts: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
 
 def _id(title: str) -> int:
     return zlib.crc32(title.encode()) % 1_000_000
-
-
-def choices(board: Board) -> dict[str, list[str]]:
-    """What is chosen on a board when it opens, by variable, for ``macros.expand``."""
-    chosen = {name: ["$__all"] if CHOICES[name].many else [CHOICES[name].default] for name in board.variables}
-    return chosen | {"zone": ["Asia/Shanghai"]}

@@ -14,7 +14,7 @@ from dashboards.boards import boards as all_boards
 from dashboards.check import Ran, faults, options, queries, run
 from dashboards.preview.server import serve
 from dashboards.publication import FOLDER, ClickHouse, Item, changes, files, items
-from dashboards.render import as_json
+from dashboards.render import ZONE, as_json
 from fanpulse.context import print_json, progress, settings
 from fanpulse.interrupt import stopping
 from infra.connect import clickhouse_address, clickhouse_client, clickhouse_login
@@ -43,9 +43,11 @@ def group() -> None:
 
 @boards.command(short_help="Write the files that Grafana reads.")
 def build(
+    ctx: typer.Context,
     to: Annotated[Path | None, typer.Option("--to", help="Folder; default: where fanpulse keeps them.")] = None,
 ) -> None:
-    """Write the JSON of every board, and the files that Grafana is started with.
+    """Write the JSON of every board, and the files that Grafana is started with. In a folder of your own local days are
+    those of FANPULSE_TIME_ZONE.
 
     \b
     Examples:
@@ -53,8 +55,9 @@ def build(
       fanpulse boards build --to ./boards
     """
     folder = to or Path(dashboards.__path__[0])
-    written = {f"json/{board.uid}.json": as_json(board) for board in all_boards()}
-    written |= {f"grafana/{name}": text for name, text in files().items()}
+    zone = settings(ctx).time_zone if to is not None else ZONE
+    written = {f"json/{board.uid}.json": as_json(board, zone) for board in all_boards()}
+    written |= {f"grafana/{name}": text for name, text in files(zone).items()}
     for name, text in written.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
