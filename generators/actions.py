@@ -38,7 +38,12 @@ class Actions:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = settings.topic_prefix + TOPIC
-        options: dict[str, Any] = {"enable_auto_commit": False, "client_id": "fanpulse", "metrics_enabled": False}
+        options: dict[str, Any] = {
+            "client_id": "fanpulse",
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "metrics_enabled": False,
+        }
         with _refused():
             self._consumer = KafkaConsumer(**kafka_options(settings), **options)
             self._places = [

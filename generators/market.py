@@ -182,7 +182,7 @@ class Market:
                 "campaign_id": campaign_id,
                 "platform": PLATFORMS[self._cast.platform[self._creator[number]]],
                 "creator_id": self._cast.ids[self._creator[number]],
-                "daily_budget": f"{round(self._budget[number] * scale)} micros",
+                "daily_budget": f"{round(self._budget[number] * scale / FEN) * FEN} micros",
                 "bid": f"{bid} micros",
                 "target_cpa": f"{max(1, round(self._aim[number] * cost[number] / FEN)) * FEN} micros",
                 "created_at": self._config.start_ms,
@@ -215,17 +215,19 @@ class Market:
         return found
 
     def _spells(self, day: int) -> list[_Spell]:
-        """How a day goes: of all groups from midnight on, then of each campaign that was ever changed."""
+        """How a day goes: of all groups from midnight on, then from each change of the day on, of that campaign."""
         begin, end = self._clock.midnight_ms(day), self._clock.midnight_ms(day + 1)
         busy = float(WEEK[(day + 3) % 7])
         needs = _sums(self._campaign, self._demand) * busy
-        paced = np.minimum(1.0, self._budget / needs)[self._campaign]
         everyone = np.arange(len(self._campaign))
-        spells = [_Spell(begin, everyone, WON * paced, np.ones(len(everyone)), self._bid)]
+        shown, paid = WON * np.minimum(1.0, self._budget / needs)[self._campaign], np.ones(len(everyone))
+        bids, later = self._bid.copy(), []
         for number, changes in self._changes.items():
             if changes[0].at_ms < end:
-                spells += self._changed(number, changes, begin, end, busy)
-        return spells
+                first, *rest = self._changed(number, changes, begin, end, busy)
+                shown[first.groups], paid[first.groups], bids[first.groups] = first.shown, first.price, first.bid
+                later += rest
+        return [_Spell(begin, everyone, shown, paid, bids), *later]
 
     def _changed(self, number: int, changes: Sequence[Change], begin: int, end: int, busy: float) -> list[_Spell]:
         """A changed campaign's day: from midnight and from each change on, it goes on with what is left."""
