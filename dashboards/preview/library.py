@@ -85,14 +85,16 @@ class Library:
 
     Args:
         folder: with one ``*.json`` a board.
+        places: of boards by uid, rising; others follow them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, places: Mapping[str, int] | None = None) -> None:
         self._folder = folder
+        self._places = places or {}
         self._read: dict[Path, tuple[int, Board]] = {}
 
     def boards(self) -> list[Board]:
-        """All of them, in the order of their files' names.
+        """All of them, in the order of their places.
 
         Raises:
             FanpulseError: there is none, or a file is no board; the line says what to do.
@@ -100,7 +102,8 @@ class Library:
         files = sorted(self._folder.glob("*.json"))
         if not files:
             raise FanpulseError(f"{self._folder} holds no boards; write them: fanpulse boards build")
-        return [self._board(file) for file in files]
+        last = max(self._places.values(), default=0) + 1
+        return sorted(map(self._board, files), key=lambda board: (self._places.get(board.uid, last), board.title))
 
     def board(self, uid: str) -> Board:
         """The board of this uid.

@@ -23,6 +23,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
+from dashboards.boards import boards
 from dashboards.preview.asking import Asked, Refused, expanded, options
 from dashboards.preview.library import Library, Query, Unknown
 from infra.connect import clickhouse_client
@@ -66,7 +67,7 @@ def serve(settings: Settings, port: int, folder: Path = JSON_FOLDER) -> Iterator
     Raises:
         FanpulseError: the port is taken, or there are no boards.
     """
-    library = Library(folder)
+    library = Library(folder, {board.uid: board.place for board in boards()})
     library.boards()
     try:
         server = _Server(port, settings, library)

@@ -116,7 +116,7 @@ export function heatMap(panel, frames, context) {
   const cell = { ...rows[0]?.field, config: { ...rows[0]?.field.config, unit: options.cellValues?.unit ?? rows[0]?.field.config.unit } };
   return {
     ...common(),
-    grid: { ...grid(1), bottom: 26 },
+    grid: { ...grid(1), outerBounds: { left: 4, right: 4, top: 4, bottom: 36 } },
     xAxis: { type: "category", data: times, axisTick: { show: false }, axisLine: { show: false }, axisLabel: { ...label(), hideOverlap: true, formatter: (at) => tick(toWall(Number(at), context.zone), whole) } },
     yAxis: { type: "category", inverse: Boolean(options.yAxis?.reverse), data: rows.map(({ field }) => field.display), axisTick: { show: false }, axisLine: { show: false }, axisLabel: label() },
     visualMap: {
@@ -328,7 +328,7 @@ function timeAxis(context) {
     splitNumber: Math.max(2, Math.round(context.width / 90)),
     axisLine: { lineStyle: { color: css("--line") } },
     axisTick: { lineStyle: { color: css("--line") } },
-    axisLabel: { ...label(), hideOverlap: true, showMinLabel: false, showMaxLabel: false, formatter: (wall) => tick(wall, whole) },
+    axisLabel: { ...label(), hideOverlap: true, showMinLabel: false, showMaxLabel: false, alignMinLabel: "left", alignMaxLabel: "right", formatter: (wall) => tick(wall, whole) },
     axisPointer: { show: true, type: "line", lineStyle: { color: css("--weak"), type: "dashed" }, label: { show: false } },
     splitLine: { show: true, lineStyle: { color: css("--grid") } },
   };
@@ -340,14 +340,15 @@ function valueAxis({ fields, unit, right }, index, axes, fromZero = false) {
   const like = fields[0] ?? { config: { unit }, type: "number" };
   const whole = fields.length > 0 && fields.every(({ values }) => values.every((value) => value === null || Number.isInteger(value)));
   const [low, high] = [given("min"), given("max")];
+  const step = lasting(unit, fields, low, high);
   return {
     type: "value",
     position: right || index % 2 ? "right" : "left",
     scale: !bars && !fromZero,
     min: low === null ? undefined : ({ min }) => Math.min(low, min),
-    max: high === null ? undefined : high,
+    max: high !== null ? high : step ? ({ max }) => Math.ceil(max / step) * step : undefined,
     minInterval: whole ? 1 : undefined,
-    interval: lasting(unit, fields, low, high),
+    interval: step,
     splitNumber: 4,
     axisLabel: { ...label(), formatter: (value) => text({ ...like, type: "number", config: { ...like.config, decimals: undefined, mappings: undefined, noValue: undefined } }, value) },
     splitLine: { show: index === 0, lineStyle: { color: css("--grid") } },
@@ -380,7 +381,9 @@ function common() {
 }
 
 function grid(axes) {
-  return { left: 6, right: axes > 1 ? 6 : 14, top: 10, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" };
+  // Names of times may reach beyond the last of them.
+  const bounds = { left: 4, right: axes > 1 ? 4 : -30, top: 4, bottom: 4 };
+  return { left: 8, right: axes > 1 ? 8 : 12, top: 10, bottom: 8, outerBounds: bounds, outerBoundsContain: "axisLabel" };
 }
 
 function label() {
