@@ -124,7 +124,7 @@ GROUP BY topic""",
         "Dead letters by reason",
     ),
     Rule(
-        "fanpulse-churn-rate",
+        "fanpulse-churn-high",
         "Churn is high",
         f"""\
 SELECT platform, creator_id AS creator, churn_rate AS value
