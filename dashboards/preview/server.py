@@ -8,6 +8,7 @@ machine, a request with an ``Origin`` must come from here, and questions must be
 import contextlib
 import hashlib
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from urllib3.exceptions import HTTPError
 from dashboards.boards import boards
 from dashboards.preview.asking import Asked, Refused, expanded, options
 from dashboards.preview.library import Library, Query, Unknown
+from dashboards.render import ZONE, as_json
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError, InfraError
 from infra.settings import Settings
@@ -54,7 +56,7 @@ _SECURITY = {
 
 
 @contextlib.contextmanager
-def serve(settings: Settings, port: int, folder: Path = JSON_FOLDER) -> Iterator[str]:
+def serve(settings: Settings, port: int, folder: Path | None = None) -> Iterator[str]:
     """Serves the boards while this lasts, in threads of its own; gives the address.
 
     ClickHouse may come and go meanwhile: a page says that it does not answer, and goes on when it does.
@@ -62,25 +64,26 @@ def serve(settings: Settings, port: int, folder: Path = JSON_FOLDER) -> Iterator
     Args:
         settings: whose ClickHouse.
         port: of 127.0.0.1; 0 chooses one.
-        folder: the boards' JSON.
+        folder: the boards' JSON; None: the boards of fanpulse, with local days of the settings' time zone.
 
     Raises:
         FanpulseError: the port is taken, or there are no boards.
     """
-    library = Library(folder, {board.uid: board.place for board in boards()})
-    library.boards()
-    try:
-        server = _Server(port, settings, library)
-    except OSError as error:
-        raise FanpulseError(f"port {port} of 127.0.0.1: {error.strerror}; choose another with --port") from None
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with _folder(settings) if folder is None else contextlib.nullcontext(folder) as files:
+        library = Library(files, {board.uid: board.place for board in boards()})
+        library.boards()
+        try:
+            server = _Server(port, settings, library)
+        except OSError as error:
+            raise FanpulseError(f"port {port} of 127.0.0.1: {error.strerror}; choose another with --port") from None
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
 
 class _Page(NamedTuple):
@@ -284,6 +287,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.content)
+
+
+@contextlib.contextmanager
+def _folder(settings: Settings) -> Iterator[Path]:
+    """The boards' JSON for the time zone of the settings."""
+    if settings.time_zone == ZONE:
+        yield JSON_FOLDER
+        return
+    with tempfile.TemporaryDirectory(prefix="fanpulse-boards-") as name:
+        for board in boards():
+            (Path(name) / f"{board.uid}.json").write_text(as_json(board, settings.time_zone), "utf-8")
+        yield Path(name)
 
 
 def _pages() -> dict[str, _Page]:

@@ -165,3 +165,11 @@ def test_a_port_that_is_taken_is_said(port: int, tmp_path: Path) -> None:
         serve(Settings(home=tmp_path), port, tmp_path),
     ):
         pass
+
+
+def test_boards_have_the_local_days_of_the_settings(tmp_path: Path) -> None:
+    with serve(Settings(home=tmp_path, time_zone="Europe/Berlin"), 0) as address:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        first, *_ = _ask(port, "/api/boards")[1]
+        assert first["title"] == "Operations overview"
+        assert _ask(port, f"/api/boards/{first['uid']}")[1]["timezone"] == "Europe/Berlin"
