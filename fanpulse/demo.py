@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from dashboards.preview.server import serve
+from fanpulse.boards import preview_port
 from fanpulse.context import print_json, settings
 from fanpulse.figures import Rate, read_board, read_health
 from fanpulse.generate import duration
@@ -63,7 +65,8 @@ def demo(
     """Show fanpulse at work: real Kafka, real ClickHouse, a made-up world of creators and fans.
 
     Starts what is needed on this machine, sends the world's history, goes on live at the same rate, and shows the
-    rolling figures as they change. Ctrl-C stops everything it started; a second run goes on where it was.
+    rolling figures as they change, here and on boards in a browser: the address is on the screen. Ctrl-C stops
+    everything it started; a second run goes on where it was.
 
     \b
     Examples:
@@ -109,6 +112,7 @@ class _Demo:
         worker = self._worker
         ran = {row.service for row in stack.status() if row.state == "running"}
         worked = worker.status().state == "running"
+        pages = contextlib.ExitStack()
         try:
             with self._phase("starting Kafka and ClickHouse", "start"):
                 stack.up()
@@ -117,6 +121,7 @@ class _Demo:
                 ensure_topics(here)
                 migrate(here)
                 before = self._counts()
+                self.view = replace(self.view, boards=pages.enter_context(serve(here, preview_port(here))))
             with self._phase("starting the worker", "worker"):
                 worker.start()
             watching = threading.Event()
@@ -134,7 +139,8 @@ class _Demo:
                 watcher.join()
             return self._result(config, sent, before, lag)
         finally:
-            self.view = replace(self.view, phase="stopping", done=None)
+            self.view = replace(self.view, phase="stopping", done=None, boards="")
+            pages.close()
             if not worked:
                 worker.stop()
             if not ran & {"kafka", "clickhouse"}:
@@ -323,9 +329,12 @@ def _lines(run: _Demo, every: float = 5.0) -> Iterator[None]:
     ended = threading.Event()
 
     def write() -> None:
-        phase, last = "", 0.0
+        phase, last, boards = "", 0.0, ""
         while not ended.wait(0.1):
             view = run.view
+            if view.boards and view.boards != boards:
+                print(f"boards {view.boards}", flush=True)
+                boards = view.boards
             if view.phase != phase or time.monotonic() - last >= every:
                 print(line(view), flush=True)
                 phase, last = view.phase, time.monotonic()

@@ -18,7 +18,7 @@ _STALE_S = 90.0
 class View:
     """All that one picture needs. ``phase``: what goes on; ``done``: part of the history sent, 0 to 1, or None when
     live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse; ``now``: wall clock, UTC seconds;
-    ``zone``: time zone of times shown."""
+    ``zone``: time zone of times shown; ``boards``: address of the boards, or nothing while nobody serves them."""
 
     phase: str = "starting"
     done: float | None = None
@@ -29,6 +29,7 @@ class View:
     board: Board | None = None
     notes: tuple[str, ...] = ()
     zone: str = "UTC"
+    boards: str = ""
 
 
 def picture(view: View) -> RenderableType:
@@ -36,6 +37,8 @@ def picture(view: View) -> RenderableType:
     parts: list[RenderableType] = [_head(view), _strip(view)]
     if view.board is not None:
         parts += [_totals(view.board, view.zone), _creators(view.board)]
+    if view.boards:
+        parts.append(Text.assemble("boards in the browser: ", (view.boards, f"bold cyan link {view.boards}")))
     parts += [Text(note, style="dim") for note in view.notes]
     return Group(*parts)
 
