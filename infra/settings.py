@@ -249,6 +249,13 @@ class Settings(BaseSettings):
     no_activity: Annotated[str, AfterValidator(_no_activity)] = Field(
         "impression,refunded,unfollow", description="Kinds of events that are no action of the fan, comma separated."
     )
+    click_window: int = Field(
+        168,
+        ge=0,
+        le=2160,
+        description="Hours after the click on an advertisement within which it may win a conversion.",
+    )
+    view_window: int = Field(24, ge=0, le=2160, description="The same after one was seen and not clicked.")
     idle_after: float = Field(
         60,
         gt=0,

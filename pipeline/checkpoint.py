@@ -38,6 +38,9 @@ _FIGURES = ("allowed_lateness", "late_horizon", "partitions", "time_zone")
 _STAGES = ("active_interval", "churn_after", "no_activity")
 OF_STAGES = ("facts", "lifecycle")
 """Agents whose rows depend on the settings of stages, too."""
+_WINDOWS = ("click_window", "view_window")
+_OF_WINDOWS = ("attribution",)
+"""Agents whose rows depend on the windows of attribution, too."""
 _UNFINISHED = "unfinished"
 
 
@@ -96,7 +99,7 @@ def require_same_but_stages(settings: Settings, stored: list[Checkpoint]) -> Non
 
 
 def _present(settings: Settings, agent: str) -> dict[str, Any]:
-    names = (*_FIGURES, *(_STAGES if agent in OF_STAGES else ()))
+    names = (*_FIGURES, *(_STAGES if agent in OF_STAGES else ()), *(_WINDOWS if agent in _OF_WINDOWS else ()))
     return {name: getattr(settings, name) for name in sorted(names)}
 
 

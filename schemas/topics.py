@@ -57,6 +57,16 @@ TOPICS: dict[str, Topic] = {
             "The fan log: what the source topics say about fans, in blocks (schemas/README.md)",
         ),
         Topic(
+            "fan_touches",
+            "none; partition of the source",
+            "log",
+            None,
+            7 * DAY_MS,
+            8 * 1024 * 1024,
+            "The touch log: advertisements seen and clicked, follows, orders paid and refunded, in blocks "
+            "(schemas/README.md)",
+        ),
+        Topic(
             "campaign_facts",
             "none; partition by platform and campaign",
             "log",
