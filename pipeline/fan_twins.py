@@ -21,7 +21,7 @@ PAIR = ("partition", "platform", "creator_id", "fan")
 PAIRS = ", ".join(PAIR)
 """What names a pair of fan and creator."""
 WITHIN = "fan BETWEEN {low:UInt64} AND {high:UInt64}"
-"""A slice of the fans; ``FanTwins.slices`` gives its parameters."""
+"""A slice of the fans; ``slices`` gives its parameters."""
 AS_OF = "transform(partition, {partitions:Array(UInt16)}, {as_of:Array(Int32)}, 0)"
 """The local day that a partition has reached."""
 
@@ -97,12 +97,9 @@ class FanTwins:
         )
 
     def slices(self) -> Iterator[dict[str, int]]:
-        """Parameters of ``WITHIN``. Fans are hashes, so ranges of them are about equal."""
+        """Parameters of ``WITHIN``."""
         (count,), *_ = self._client.query(f"SELECT count() FROM {self.events}").result_rows
-        parts = count // SLICE_EVENTS + 1
-        bounds = [2**64 * part // parts for part in range(parts + 1)]
-        for low, high in pairwise(bounds):
-            yield {"low": low, "high": high - 1}
+        return slices(count // SLICE_EVENTS + 1)
 
     def wanted(self, name: str, which: str = "1") -> str:
         """The rows of a table as they should be, of pairs of the slice for which ``which`` holds."""
@@ -117,6 +114,13 @@ class FanTwins:
     def run(self, statement: str, parameters: dict[str, Any] | None = None) -> None:
         """Runs a statement."""
         self._client.command(statement, parameters=self.parameters | (parameters or {}))
+
+
+def slices(parts: int) -> Iterator[dict[str, int]]:
+    """Parameters of ``WITHIN``, so many. Fans are hashes, so ranges of them are about equal."""
+    bounds = [2**64 * part // parts for part in range(parts + 1)]
+    for low, high in pairwise(bounds):
+        yield {"low": low, "high": high - 1}
 
 
 _EVENTS = {

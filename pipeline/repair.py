@@ -16,8 +16,10 @@ from infra.errors import FanpulseError, InfraError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline import fan_log
+from pipeline.attribution_twin import attribution_cut
+from pipeline.repair_attribution import repair_attribution
 from pipeline.snapshot import SnapshotTable
-from pipeline.twin import BUCKETS, FOLDS, UNTIL, columns, limits, twin
+from pipeline.twin import BUCKETS, FOLDS, IN_DAYS, UNTIL, columns, limits, twin
 from schemas.topics import SOURCES
 
 _ANSWER_S = 60.0
@@ -69,8 +71,10 @@ def repair(
         checkpoints.require_same(settings, stored)
         events, repeats, rows, facts = {}, {}, {}, 0
         sent: dict[int, int] = {}
+        archived: dict[str, dict[int, int]] = {}
         for topic in SOURCES:
             until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
+            archived[topic] = until
             if not until:
                 continue
             parameters = {
@@ -99,6 +103,8 @@ def repair(
                         parameters=parameters,
                     )
                     rows[table.name] = int(client.query(f"SELECT count() {found}", parameters).result_rows[0][0])
+        if (cut := attribution_cut(stored)) is not None:
+            rows |= repair_attribution(client, settings, cut, archived, span, report)
         end = time.monotonic() + patience
         while not (read := _read(client, sent)) and time.monotonic() < end:
             time.sleep(0.2)
@@ -113,11 +119,7 @@ def _midnight_after(day: date, zone: ZoneInfo) -> datetime:
 
 
 _BELOW = f"`offset` < {UNTIL}"
-_IN_DAYS = (
-    "event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
-    "AND event_time < fromUnixTimestamp64Milli({before:Int64}, 'UTC')"
-)
-_RANGE = f"late = 1 AND {_IN_DAYS} AND {_BELOW}"
+_RANGE = f"late = 1 AND {IN_DAYS} AND {_BELOW}"
 
 
 def _counted(topic: str) -> str:
@@ -151,7 +153,7 @@ def _settle(client: Client, topic: str, parameters: dict[str, object]) -> None:
         (
             SELECT partition AS on_partition, event_id AS id, event_time AS at, min(`offset`) AS first
             FROM raw_{topic}
-            WHERE {_IN_DAYS}
+            WHERE {IN_DAYS}
                 AND (partition, event_id) IN (SELECT partition, event_id FROM raw_{topic} WHERE {_RANGE})
             GROUP BY partition, event_id, event_time
         ) AS seen ON raw.partition = on_partition AND raw.event_id = id AND raw.event_time = at
@@ -181,12 +183,12 @@ def _tell(settings: Settings, client: Client, topic: str, parameters: dict[str, 
         wanted = f"""({wanted}) OR (partition, `offset`) IN (
             SELECT partition, argMax(`offset`, event_time) FROM raw_{topic} FINAL
             WHERE duplicate = 0 AND (late = 0 OR repaired = 1) AND NOT has({{no_activity:Array(String)}}, kind)
-                AND {_IN_DAYS} AND {_BELOW} AND ({day}) IN ({left})
+                AND {IN_DAYS} AND {_BELOW} AND ({day}) IN ({left})
             GROUP BY {day})"""
     arrow = client.query_arrow(
         "SELECT partition, `offset`, toString(platform) AS platform, creator_id, fan, "
         "toUnixTimestamp64Milli(event_time) AS at, toString(kind) AS kind "
-        f"FROM raw_{topic} FINAL WHERE {_IN_DAYS} AND ({wanted}) ORDER BY partition, `offset`",
+        f"FROM raw_{topic} FINAL WHERE {IN_DAYS} AND ({wanted}) ORDER BY partition, `offset`",
         parameters=parameters | {"no_activity": settings.no_activity.split(",")},
     )
     facts = pl.DataFrame(pl.from_arrow(arrow))

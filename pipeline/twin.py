@@ -22,6 +22,12 @@ BUCKETS = (
 )
 """The buckets of an event that twins group by, in SQL; its parameter is ``time_zone``."""
 
+IN_DAYS = (
+    "event_time >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') "
+    "AND event_time < fromUnixTimestamp64Milli({before:Int64}, 'UTC')"
+)
+"""Condition: an event of a span, in SQL; its parameters are ``since`` and ``before``, UTC ms."""
+
 
 def limits(until: dict[int, int]) -> dict[str, object]:
     """Parameters of ``UNTIL``: the first offset left out, by partition."""
