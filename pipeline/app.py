@@ -20,7 +20,7 @@ from infra.errors import FanpulseError, InfraError
 from infra.home import Home, fan_key
 from infra.settings import Settings
 from infra.topics import consumer_group
-from pipeline import campaign_log, dead_letters, fan_log
+from pipeline import campaign_log, dead_letters, fan_log, touch_log
 from pipeline import checkpoint as checkpoints
 from pipeline.agent import Agent, FlushPolicy, Keeper
 from pipeline.alerting import Alerter
@@ -29,11 +29,13 @@ from pipeline.dedupe import DedupeFull
 from pipeline.fold import Output
 from pipeline.folds.ads import Ads
 from pipeline.folds.archive import Archive
+from pipeline.folds.attribution import Attribution, AttributionPolicy
 from pipeline.folds.campaign_facts import CampaignFacts
 from pipeline.folds.engagement import Engagement
 from pipeline.folds.facts import Facts
 from pipeline.folds.lifecycle import Lifecycle
 from pipeline.folds.rules import Rules
+from pipeline.folds.touches import Touches
 from pipeline.health import Health
 from pipeline.log import Batch, Log, PartitionLog
 from pipeline.metrics import Metrics
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 
 FACTS = "facts"
 """The agent that writes the fan log."""
+TOUCHES = "touches"
+"""The agent that writes the touch log."""
 CAMPAIGN_FACTS = "campaign_facts"
 """The agent that writes the campaign log."""
 
@@ -69,6 +73,20 @@ def _lifecycle(settings: Settings, topic: str, partition: int) -> Lifecycle:
     )
 
 
+def _touches(settings: Settings, topic: str, partition: int) -> Touches:
+    return Touches(settings.database, topic, partition)
+
+
+def _attribution(settings: Settings, topic: str, partition: int) -> Attribution:
+    return Attribution(
+        AttributionPolicy(
+            click_window=settings.click_window * touch_log.HOUR_MS,
+            view_window=settings.view_window * touch_log.HOUR_MS,
+            late=settings.late_horizon * 1000,
+        )
+    )
+
+
 def _campaign_facts(settings: Settings, topic: str, partition: int) -> CampaignFacts:
     return CampaignFacts(settings.database, partition, settings.partitions)
 
@@ -83,6 +101,8 @@ AGENTS: tuple[AgentSpec, ...] = (
     AgentSpec("ads", ("ad_events",), lambda settings, *where: Ads(), ARCHIVE),
     AgentSpec(FACTS, SOURCES, _facts, ARCHIVE),
     AgentSpec("lifecycle", (fan_log.TOPIC,), _lifecycle),
+    AgentSpec(TOUCHES, tuple(touch_log.KINDS), _touches, ARCHIVE),
+    AgentSpec("attribution", (touch_log.TOPIC,), _attribution),
     AgentSpec(CAMPAIGN_FACTS, ("ad_events",), _campaign_facts, ARCHIVE),
     AgentSpec("rules", (campaign_log.TOPIC,), _rules),
 )
@@ -353,10 +373,14 @@ class Worker:
                 continue
             for agent in self._agents:
                 fold = partition_log.folds.get(agent.name)
-                if not isinstance(fold, Facts | CampaignFacts):
+                if not isinstance(fold, Facts | Touches | CampaignFacts):
                     continue
                 behind = partition_log.stored[agent.name] < max(position, end or 0, self._ends[where])
                 if behind or now - since < self._settings.idle_after:
+                    continue
+                if isinstance(fold, Touches):
+                    if fold.quiet(wall):
+                        agent.pass_time(partition_log, None)
                     continue
                 newest = partition_log.newest[agent.name]
                 reached = max(wall, partition_log.reached(newest) or NEVER) if newest > NEVER else None

@@ -12,13 +12,14 @@ from clickhouse_connect.driver.client import Client
 
 from infra.errors import FanpulseError
 from infra.settings import Settings
-from pipeline import campaign_log, fan_log
+from pipeline import campaign_log, fan_log, touch_log
 from pipeline import checkpoint as checkpoints
 from pipeline.checkpoint import Checkpoint
 from pipeline.decode import Decoder, FanHasher
 from pipeline.dedupe import BUCKET_MS, TIME_MIX, DedupeIndex, restore
 from pipeline.fold import Fold
 from pipeline.folds.ads import AMOUNTS, KIND_MEASURES
+from pipeline.folds.attribution import Attribution
 from pipeline.folds.campaign_facts import CampaignFacts
 from pipeline.folds.facts import Facts
 from pipeline.folds.lifecycle import Lifecycle
@@ -35,7 +36,7 @@ ARCHIVE = "archive"
 Partition = tuple[str, int]
 """A topic that agents read (without prefix) and a partition number."""
 
-_STATE = {fan_log.TOPIC: "fan_state", campaign_log.TOPIC: "rule_state"}
+_STATE = {fan_log.TOPIC: "fan_state", touch_log.TOPIC: "attributions", campaign_log.TOPIC: "rule_state"}
 """Tables that hold what comes of the logs that agents write."""
 
 
@@ -111,6 +112,8 @@ class Recovery:
                 here = sorted(partition for name, partition in held if name == topic)
                 if topic == fan_log.TOPIC:
                     logs.update(self._load_fan_log(client, here, stored, earliest, end))
+                elif topic == touch_log.TOPIC:
+                    logs.update(self._load_touch_log(client, here, stored, earliest, end))
                 elif topic == campaign_log.TOPIC:
                     logs.update(self._load_campaign_log(client, here, stored, earliest, end))
                 else:
@@ -251,6 +254,43 @@ class Recovery:
                 folds,
                 own,
                 position,
+                inputs,
+                self._on_batch,
+            )
+        return logs
+
+    def _load_touch_log(
+        self,
+        client: Client,
+        partitions: list[int],
+        stored: Mapping[tuple[str, str, int, int], Checkpoint],
+        earliest: Mapping[Partition, int],
+        end: Mapping[Partition, int],
+    ) -> dict[Partition, Log]:
+        logs: dict[Partition, Log] = {}
+        for partition in partitions:
+            where = (touch_log.TOPIC, partition)
+            folds = {
+                agent.name: agent.fold(self._settings, touch_log.TOPIC, partition)
+                for agent in self._agents
+                if touch_log.TOPIC in agent.topics
+            }
+            known = self._known(where, folds, stored, earliest[where], end[where])
+            own = {name: known[name].next_offset if name in known else 0 for name in folds}
+            lowest = min(own.values())
+            inputs = next((fan_log.read_inputs(c.inputs) for c in known.values() if c.next_offset == lowest), {})
+            for name, fold in folds.items():
+                if name in known and isinstance(fold, Attribution):
+                    found = fan_log.read_inputs(known[name].inputs)
+                    reached = {source: each.reached for source, each in found.items()}
+                    fold.restore_state(*attribution_state(client, partition, fold, found), reached)
+            logs[where] = touch_log.TouchLog(
+                partition,
+                self._settings.database,
+                self._horizon.late,
+                folds,
+                own,
+                max(lowest, earliest[where]),
                 inputs,
                 self._on_batch,
             )
@@ -469,6 +509,61 @@ def fan_state(client: Client, partition: int, version: int) -> pl.DataFrame:
         parameters={"partition": partition, "version": version},
     )
     return pl.DataFrame(pl.from_arrow(arrow))
+
+
+def attribution_state(
+    client: Client, partition: int, fold: Attribution, inputs: Mapping[str, fan_log.Input]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Touches and open conversions as at a checkpoint of the touch log, for ``Attribution.restore_state``."""
+    policy = fold.policy
+    reached = {source: inputs[source].reached if source in inputs else None for source in touch_log.KINDS}
+    oldest = {source: None if at is None else at - policy.late for source, at in reached.items()}
+    below = {source: inputs[source].next if source in inputs else 0 for source in touch_log.KINDS}
+    to_come = [at for source, at in oldest.items() if source != "ad_events"]
+    begin_ms = max(min(at or 0 for at in to_come), 0)
+    parameters: dict[str, Any] = {
+        "partition": partition,
+        "version": fold.version,
+        "begin": begin_ms,
+        "clicks": max(begin_ms - policy.click_window, 0),
+        "views": max(begin_ms - policy.view_window, 0),
+        "open": max(oldest["ad_events"] or 0, 0),
+        **below,
+    }
+    columns = (
+        "`offset`, toString(platform) AS platform, creator_id, fan, toUnixTimestamp64Milli(event_time) AS at, "
+        f"toString(kind) AS kind, {_texts(touch_log.AD_COLUMNS)}, '' AS order_id, toInt64(0) AS amount_micros"
+    )
+    told = (
+        "FROM raw_ad_events WHERE partition = {partition:UInt16} AND `offset` < {ad_events:Int64} AND late = 0 "
+        "AND duplicate = 0 AND (kind = 'click' AND event_time >= fromUnixTimestamp64Milli({clicks:Int64}, 'UTC') "
+        "OR kind = 'impression' AND event_time >= fromUnixTimestamp64Milli({views:Int64}, 'UTC')) "
+        "AND `offset` NOT IN (SELECT `offset` FROM late_touches WHERE partition = {partition:UInt16})"
+    )
+    begin = "fromUnixTimestamp64Milli({begin:Int64}, 'UTC')"
+    touches = _frame(
+        client,
+        f"SELECT DISTINCT {columns} {told} AND event_time > {begin} UNION ALL "
+        f"SELECT * FROM (SELECT {columns} {told} AND event_time <= {begin} "
+        "ORDER BY event_time DESC, `offset` DESC LIMIT 1 BY platform, creator_id, fan, kind)",
+        parameters,
+    )
+    conversions = _frame(
+        client,
+        "SELECT toString(platform) AS platform, creator_id, fan, toString(kind) AS kind, "
+        "toUnixTimestamp64Milli(converted_at) AS converted_at, `offset`, order_id, amount_micros, beyond, "
+        "toString(touch) AS touch, toUnixTimestamp64Milli(touched_at) AS touched_at, touch_offset, "
+        f"{_texts(touch_log.AD_COLUMNS)} FROM attributions FINAL WHERE partition = {{partition:UInt16}} "
+        "AND origin = 'stream' AND fold_version = {version:UInt16} AND kind != 'refund' "
+        "AND `offset` < if(kind = 'follow', {interactions:Int64}, {orders:Int64}) "
+        "AND attributions.converted_at >= fromUnixTimestamp64Milli({open:Int64}, 'UTC')",
+        parameters,
+    )
+    return touches, conversions
+
+
+def _texts(columns: tuple[str, ...]) -> str:
+    return ", ".join(f"toString({name}) AS {name}" for name in columns)
 
 
 def rule_state(client: Client, partition: int, version: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -42,7 +42,8 @@ ROWS = {"applied": pl.Int64, "source": pl.String, **SCHEMA, "missed": pl.UInt8}
 what its source had been given up for. A row whose ``kind`` is empty says that ``source`` has reached ``at``."""
 MESSAGE_FACTS = 4_000
 """Facts in a message at most: with the longest ids that there may be still less than a topic's largest message."""
-WAIT_MS = 7 * 86_400_000
+HOUR_MS = 3_600_000
+WAIT_MS = 7 * 24 * HOUR_MS
 """How far a topic that is quiet may be behind the others, in event time, before they stop waiting for it."""
 
 

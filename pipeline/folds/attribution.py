@@ -61,7 +61,7 @@ class Attribution(Fold):
     order: ClassVar[tuple[str, ...]] = (LATE_TOUCHES, ATTRIBUTIONS)
 
     def __init__(self, policy: AttributionPolicy) -> None:
-        self._policy = policy
+        self.policy = policy
         self._reached: dict[str, int | None] = dict.fromkeys(("ad_events", "interactions", "orders"))
         self._creators = _Numbers()
         self._ads = _Numbers()
@@ -170,7 +170,7 @@ class Attribution(Fold):
     def _still_to_come(self, source: str) -> int | None:
         """The oldest event time that may still come from a source, UTC ms; None: any."""
         reached = self._reached[source]
-        return None if reached is None else reached - self._policy.late
+        return None if reached is None else reached - self.policy.late
 
     def _may_win(self, oldest: int) -> Int64s:
         """Touches that may win a conversion at ``oldest`` or later."""
@@ -186,13 +186,13 @@ class Attribution(Fold):
         latest, pair, kind = latest[last], pair[last], kind[last]
         # Impressions come before clicks here.
         outdone = np.zeros(len(latest), bool)
-        if self._policy.click_window >= self._policy.view_window and len(latest):
+        if self.policy.click_window >= self.policy.view_window and len(latest):
             outdone[:-1] = ~kind[:-1] & (pair[1:] == pair[:-1]) & (at[latest[1:]] >= at[latest[:-1]])
         found: Int64s = np.sort(np.concatenate([ahead, latest[~outdone]]))
         return found
 
     def _windows(self, click: Bools) -> Int64s:
-        return np.where(click, self._policy.click_window, self._policy.view_window)
+        return np.where(click, self.policy.click_window, self.policy.view_window)
 
     def _tell(self, touches: pl.DataFrame, conversions: pl.DataFrame) -> None:
         """Takes in facts, and gives each conversion that they have to do with the touch that wins it."""
