@@ -13,11 +13,12 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 from kafka import KafkaConsumer
 
-from chaos import compare_fans, oracle
+from chaos import compare_fans, oracle, wins
 from chaos.compare_fans import Lives
 from chaos.oracle import COLUMNS, SNAPSHOTS, Figures, Judge, Judged, Key
 from chaos.tally import TableResult, Tally, log, short, stream
 from chaos.truth import Sent, TruthLog
+from chaos.wins import Wins
 from infra.connect import clickhouse_client, kafka_options
 from infra.errors import FanpulseError
 from infra.settings import Settings
@@ -34,6 +35,10 @@ NOT_COMPARED: dict[str, str] = {
     **dict.fromkeys(
         ("ads_campaign_minutes", "ads_hours", "ads_days", "ads_people", "ads_by"),
         "SQL over what is compared: tests/pipeline/test_ads_views.py",
+    ),
+    **dict.fromkeys(
+        ("attribution_hours", "attribution_by", "attribution_misses", "acquired_*"),
+        "SQL over what is compared: tests/pipeline/test_attribution_views.py",
     ),
     "alert*": "alerts, which are looked at on a schedule by wall clock, and their thresholds",
     **dict.fromkeys(
@@ -59,8 +64,11 @@ AGENTS: dict[str, tuple[str, ...]] = {
     "engagement": ("interactions",),
     "ads": ("ad_events",),
     "facts": SOURCES,
+    "touches": ("interactions", "orders", "ad_events"),
 }
 """Every agent on source topics, and those it reads."""
+OF_LOGS = (("lifecycle", "fan_facts"), ("attribution", "fan_touches"))
+"""Agents on logs that other agents write, and those."""
 SHOWN_BYTES = 65_536
 """How much of a refused record the table ``dead_letters`` keeps."""
 SENT_BYTES = 3 * 1024 * 1024
@@ -107,6 +115,7 @@ def compare(
         results += [run.viewers("minute"), run.viewers("hour")]
         results += run.rolling()
         results += run.lives()
+        results.append(run.wins())
         return [tally.result() for tally in results]
 
 
@@ -116,6 +125,7 @@ _COMPARED = frozenset(
         *(f"events_{topic}" for topic in SOURCES),
         *SNAPSHOTS,
         *compare_fans.COMPARED,
+        *wins.COMPARED,
         "dead_letters",
         "checkpoints",
         "viewers_minute",
@@ -178,6 +188,7 @@ class _Run:
         self._refused = refused
         self._figures = Figures(settings.time_zone)
         self._lives = lives
+        self._wins = Wins(settings, client)
         self._letters: dict[tuple[str, int, int], _Letter] = {}
         self._newest: dict[tuple[str, int], int | None] = {}
         self._ends: dict[tuple[str, int], int] = {}
@@ -222,6 +233,7 @@ class _Run:
                 self._letters[record.topic, record.partition, record.offset] = _letter(judged)
                 continue
             self._figures.add(judged)
+            self._wins.add(judged)
             yield judged
             # Its row has told the fan's hash by now.
             self._lives.add(judged, self._hashes.get(judged.event["fan_id"]))
@@ -386,7 +398,7 @@ class _Run:
             want = wanted.pop(tuple(key), None)
             if want is not None:
                 tally.compare(key, ("next_offset", "newest", "inputs"), (following, newest, inputs), (*want, ""))
-            elif key[:2] != ["lifecycle", "fan_facts"] or key[2] >= self._settings.partitions or key[3] != 1:
+            elif tuple(key[:2]) not in OF_LOGS or key[2] >= self._settings.partitions or key[3] != 1:
                 tally.double(key)
         for each in wanted:
             tally.lose(each)
@@ -395,6 +407,10 @@ class _Run:
     def lives(self) -> list[Tally]:
         """The life of fans: log, checkpoints, tables, views and topic."""
         return self._lives.results(self._hashes, self._ends, self._newest)
+
+    def wins(self) -> Tally:
+        """Who won which follow and order."""
+        return self._wins.result(self._hashes)
 
     # Figures.
 

@@ -133,6 +133,7 @@ class _Doomed:
 MORE_TABLES = {
     ARCHIVE: (*(f"raw_{topic}" for topic in SOURCES), "dead_letters"),
     "lifecycle": ("fan_transitions", "fan_state"),
+    "attribution": ("late_touches", "attributions"),
 }
 """Tables of agents whose folds do not name them; one that is missing here fails ``dead-hand``."""
 
