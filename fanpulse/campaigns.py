@@ -10,7 +10,7 @@ import typer
 from clickhouse_connect.driver.client import Client
 
 from fanpulse.context import print_json, print_table, settings
-from fanpulse.control import ByOption, DryRunOption, JsonOption, Moment, faults, refuse, show_plan, tell, who
+from fanpulse.control import ByOption, DryRunOption, JsonOption, Moment, faults, nearest, refuse, show_plan, tell, who
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from pipeline.campaign_log import CampaignChange
@@ -167,6 +167,18 @@ def campaign_key(client: Client, text: str) -> Key:
     raise FanpulseError(f"no campaign {text} is known{meant}" if known else "no campaign is known yet")
 
 
+def group_key(client: Client, campaign: Key, ad_group: str) -> Key:
+    """An ad group of a campaign.
+
+    Raises:
+        FanpulseError: none is known of that id.
+    """
+    groups = [row[0] for row in client.query(_GROUPS, parameters=campaign._asdict()).result_rows]
+    if ad_group not in groups:
+        raise FanpulseError(f"no ad group {ad_group} of {campaign} is known{nearest(ad_group, groups)}")
+    return campaign._replace(ad_group_id=ad_group)
+
+
 def _show(known: KnownCampaign, moment: Moment) -> None:
     key = Key(known.now.platform, known.now.campaign_id)
     typer.echo(f"{key}, told by {known.changed_by} at {moment(known.changed_at)}\n")
@@ -214,6 +226,12 @@ LIMIT 10
 _KNOWN = (
     "SELECT DISTINCT platform, campaign_id FROM campaigns WHERE campaign_id = {campaign_id:String} ORDER BY platform"
 )
+_GROUPS = """
+SELECT ad_group_id
+FROM campaigns
+WHERE platform = {platform:String} AND campaign_id = {campaign_id:String} AND ad_group_id != ''
+ORDER BY ad_group_id
+"""
 _ALL = "SELECT DISTINCT platform, campaign_id FROM campaigns ORDER BY platform, campaign_id"
 
 

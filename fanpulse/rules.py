@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fanpulse.campaigns import campaign_key
+from fanpulse.campaigns import campaign_key, group_key
 from fanpulse.context import day, print_json, print_table, progress, settings
 from fanpulse.control import (
     ByOption,
@@ -303,7 +303,9 @@ def why(
         known = in_force(client)
         if rule_id != TARGET_CPA:
             _one(known, rule_id)
-        key = campaign_key(client, campaign)._replace(ad_group_id=ad_group or "")
+        key = campaign_key(client, campaign)
+        if ad_group is not None:
+            key = group_key(client, key, ad_group)
         found = read_decisions(client, rule_id, key, last, any_group=ad_group is None)
         if as_json:
             print_json([as_json_of(each) for each in found])
@@ -625,7 +627,7 @@ def _no_decision(client: Client, known: KnownRule | None, rule_id: str, key: Key
     if not known.enabled:
         return said + f"it is switched off; fanpulse rules enable {rule_id} switches it on"
     scope = known.rule.scope
-    if (known.rule.level == "campaign") != (key.ad_group_id == "") and key.ad_group_id:
+    if known.rule.level == "campaign" and key.ad_group_id:
         return said + "it is for campaigns as a whole; leave out --ad-group"
     if scope.platforms is not None and key.platform not in scope.platforms:
         return said + f"it is only for {' and '.join(scope.platforms)}"

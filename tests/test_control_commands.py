@@ -8,12 +8,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
 import yaml
+from clickhouse_connect.driver.client import Client
 from kafka import KafkaConsumer, TopicPartition
 
 from fanpulse import control
@@ -331,6 +332,8 @@ def test_campaigns_are_told_and_decisions_are_explained(
     )
     assert run("rules", "why", "idle", "c2")[1][0].endswith("it is only for douyin")
     assert run("rules", "why", "cheap", "c1", "--ad-group", "g1")[1][0].endswith("leave out --ad-group")
+    code, _, error = run("rules", "why", "idle", "c1", "--ad-group", "g2")
+    assert (code, error) == (2, ["fanpulse: no ad group g2 of douyin:c1 is known; did you mean g1?"])
 
     # Two windows: a firing, and none for want of impressions.
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -433,6 +436,26 @@ def test_the_documentation_shows_what_a_file_changes_as_it_is(capsys: pytest.Cap
     steps = plan_campaigns([campaign], told, control.Moment("Asia/Shanghai"))
     control.show_plan(steps, [], Path("campaigns.yaml"))
     assert f"\n```text\n{capsys.readouterr().out}```\n" in page
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        (4, "sent, and in force"),
+        (
+            3,
+            "sent; in 3 of 4 partitions it is in force, in the others once the workers that hold them have read so far",
+        ),
+        (0, NOBODY),
+    ],
+)
+def test_how_far_a_change_has_come_is_said(
+    taken: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "send", lambda here, change: frozenset((number, 7) for number in range(4)))
+    monkeypatch.setattr(control, "await_taken", lambda *arguments: taken)
+    control.tell(Settings(), cast(Client, None), Switch("d", "lin", "cheap", True), "cheap on")
+    assert capsys.readouterr().out == f"cheap on: {said}\n"
 
 
 def test_who_tells_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from clickhouse_connect.driver.client import Client
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.errors import KafkaTimeoutError
 
-from pipeline.campaign_log import CampaignChange, RuleChange, Switch, partition_of
+from infra.errors import FanpulseError
+from infra.settings import Settings
+from pipeline import control
+from pipeline.campaign_log import CampaignChange, Message, RuleChange, Switch, decode, partition_of
 from pipeline.control import (
     Deed,
     KnownCampaign,
@@ -18,6 +23,7 @@ from pipeline.control import (
     heard_of,
     plan_campaigns,
     plan_rules,
+    send,
 )
 from schemas.rules import Campaign, Rule, sentence
 
@@ -165,6 +171,44 @@ def test_bidding_that_is_changed_wants_a_higher_version_and_is_said_loudly() -> 
     assert list(step.refused) == [("ad_groups", 0, "bidding", "version")]
     [step] = plan_campaigns([campaign(bidding={**BIDDING, "version": 2, "mode": "act"})], before, moment)
     assert (step.warnings, step.refused) == ((f"douyin:c1: {loud}",), {})
+
+
+class Producer:
+    """Kafka takes what is sent to some partitions."""
+
+    def __init__(self, fails: int | None) -> None:
+        self.sent: list[tuple[str, Message, int]] = []
+        self._fails = fails
+
+    def send(self, topic: str, value: bytes, partition: int) -> Any:
+        self.sent.append((topic, decode(value), partition))
+
+        def get(timeout: float) -> Any:
+            if partition == self._fails:
+                raise KafkaTimeoutError("no\n answer")
+            return SimpleNamespace(partition=partition, offset=100 + partition)
+
+        return SimpleNamespace(get=get)
+
+    def close(self, timeout: float) -> None:
+        """Has nothing to close."""
+
+
+@pytest.mark.parametrize("fails", [None, 2])
+def test_a_change_is_sent_to_every_partition(fails: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    producer = Producer(fails)
+    monkeypatch.setattr(control, "ensure_topics", lambda settings: [])
+    monkeypatch.setattr(control, "kafka_producer", lambda settings, **options: producer)
+    change = RuleChange("d", "lin", (rule(),))
+    if fails is None:
+        assert send(Settings(topic_prefix="t."), change) == {(number, 100 + number) for number in range(PARTITIONS)}
+    else:
+        with pytest.raises(
+            FanpulseError, match=r"in 3 of 4 partitions \(KafkaTimeoutError: no answer\); when"
+        ) as error:
+            send(Settings(topic_prefix="t."), change)
+        assert error.value.exit_code == 1
+    assert producer.sent == [("t.campaign_facts", change, number) for number in range(PARTITIONS)]
 
 
 class Database:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.rule_files import TEMPLATES, read_campaigns, read_rules, template
@@ -92,12 +92,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("written") / "file.yaml"
 
 
+@settings(max_examples=50)
 @given(rule=RULES)
 def test_a_rule_is_read_back(file: Path, rule: Rule) -> None:
     file.write_text(document("rules", rule), encoding="utf-8")
     assert read_rules(file, "Europe/Berlin") == (rule,)
 
 
+@settings(max_examples=50)
 @given(campaign=CAMPAIGNS)
 def test_a_campaign_is_read_back(file: Path, campaign: Campaign) -> None:
     file.write_text(document("campaigns", campaign), encoding="utf-8")
@@ -124,6 +126,7 @@ def in_order(model: Rule | Campaign) -> Rule | Campaign:
     return model.model_copy(update={"ad_groups": sorted(model.ad_groups, key=lambda group: group.ad_group_id)})
 
 
+@settings(max_examples=50)
 @given(PAIRS)
 def test_only_what_is_equal_has_no_differences(pair: tuple[Any, Any]) -> None:
     one, another = pair
