@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 # As in a worker: one core's work. Read when polars is imported.
@@ -13,7 +14,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from rich.console import Console
 
-from bench import dedupe, experiments, generate, lifecycle, moves, recovery, rules, stages, worker
+from bench import boards, dedupe, experiments, generate, lifecycle, moves, recovery, rules, stages, worker
 from bench.result import Result, Wrong, show
 from infra.errors import FanpulseError
 
@@ -40,6 +41,10 @@ BENCHES: dict[str, tuple[str, Callable[[argparse.Namespace, Say], Result]]] = {
         "A/B tests whose truth is known: wrong verdicts, and how soon right ones come (about 2 minutes)",
         lambda given, say: experiments.bench(say),
     ),
+    "boards": (
+        "the query of every panel of every board, on about a million raw rows, or --rows of them",
+        lambda given, say: boards.bench(given.rows, given.home, say),
+    ),
     "generate": ("the generators, on one core", lambda given, say: generate.bench()),
 }
 """What there is: a line of help, and how to run it."""
@@ -58,11 +63,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of the worker; the median is printed")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="without the plain agent (worker)")
     parser.add_argument("--strangers", action="store_true", help="a load in which nobody is anybody's fan (worker)")
+    parser.add_argument("--rows", type=int, default=boards.ROWS, help="raw rows of the database (boards)")
+    parser.add_argument("--home", type=Path, help="measure the database of this home instead (boards)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in BENCHES]:
         parser.error(f"no bench {unknown[0]!r}; there are {', '.join(BENCHES)}")
-    if given.events < 1000 or given.runs < 1:
+    if given.events < 1000 or given.rows < 1000 or given.runs < 1:
         parser.error("at least 1000 events and one run")
     signal.signal(signal.SIGTERM, _terminate)
     progress = Console(stderr=True)
