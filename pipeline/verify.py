@@ -15,6 +15,7 @@ from pipeline.comparison import Comparison, compare_rows, examples
 from pipeline.fan_twins import fan_cut
 from pipeline.snapshot import SnapshotTable
 from pipeline.twin import FOLDS, UNTIL, columns, judge, limits, twin
+from pipeline.verify_campaigns import compare_campaigns, copy_campaigns
 from pipeline.verify_fans import FanTables
 from schemas.topics import SOURCES
 
@@ -64,6 +65,9 @@ def verify(
                         _extend(until, own)
                     if cut is not None:
                         _extend(until, cut.upto(topic))
+                    if topic == "ad_events":
+                        report("reading rule_state")
+                        _extend(until, copy_campaigns(client, name("rule_state")))
                     _await_archive(client, topic, until, patience)
                     if topic == "interactions":
                         for grain in ("minute", "hour"):
@@ -80,6 +84,9 @@ def verify(
                             report(f"comparing viewers_{grain}")
                             copy, judged = name(f"viewers_{grain}"), name("judged")
                             results.append(_compare_viewers(client, grain, copy, judged, until, kept))
+                    if topic == "ad_events":
+                        report("comparing rule_state")
+                        results.append(compare_campaigns(client, settings, name("rule_state"), name("judged")))
                     if fans is not None:
                         fans.add(topic, name("judged"))
             if fans is not None:
