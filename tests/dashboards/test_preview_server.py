@@ -2,6 +2,10 @@
 
 import http.client
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,3 +177,16 @@ def test_boards_have_the_local_days_of_the_settings(tmp_path: Path) -> None:
         first, *_ = _ask(port, "/api/boards")[1]
         assert first["title"] == "Operations overview"
         assert _ask(port, f"/api/boards/{first['uid']}")[1]["timezone"] == "Europe/Berlin"
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fanpulse.cli", "boards", "preview", "--home", str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FANPULSE_")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        port = int(line.split("127.0.0.1:")[1].split("/")[0])
+        assert len(_ask(port, "/api/boards")[1]) >= 7
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert json.loads((tmp_path / "ports.json").read_text())["boards"] == port
