@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
@@ -24,11 +24,16 @@ from infra.errors import FanpulseError, InfraError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline import fan_log
-from pipeline.alerts import DAY, WEEK, Alert, Entity, FanDay, Figures, State, end_of, evaluate, fan_figures
+from pipeline.alerts import DAY, WEEK, Alert, Closed, Entity, FanDay, Figures, State, end_of, evaluate, fan_figures
+from pipeline.campaign_figures import CampaignFigures, hour_of
 from pipeline.checkpoint import Checkpoint
+from pipeline.folds.ads import Ads
+from pipeline.look import Look
 from pipeline.metrics import Metrics
+from pipeline.rule_figures import RuleFigures
 from pipeline.sink import FAILURES
 from pipeline.webhook import Answer, Webhook, webhooks
+from schemas.alerts import Period
 from schemas.topics import SOURCES
 
 log = logging.getLogger(__name__)
@@ -36,6 +41,8 @@ log = logging.getLogger(__name__)
 TOPIC = "alerts"
 LIFECYCLE = "lifecycle"
 """The agent whose moves are looked at."""
+ADS = "ads"
+"""The agent that counts advertisements."""
 KAFKA = "kafka"
 """Target of deliveries that stands for the topic."""
 TIMEOUT = 60.0
@@ -59,23 +66,6 @@ LOOKED_AT = timedelta(days=7)
 TOGETHER = 1_000
 """Messages to Kafka, or rows, at once."""
 _STATES: tuple[State, ...] = get_args(State)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What figures are asked for: days from ``first`` to ``closed``, and the one after it as far as it was ``reached``
-    (UTC ms). ``watched``: creators with an open alert, however few fans they have."""
-
-    client: Client
-    settings: Settings
-    first: date
-    closed: date
-    reached: int
-    watched: frozenset[str]
-
-    @property
-    def zone(self) -> ZoneInfo:
-        return ZoneInfo(self.settings.time_zone)
 
 
 class FanFigures:
@@ -192,8 +182,21 @@ _RUNNING = (
     f"SELECT platform, creator_id, {_FLOWS} FROM fan_moves WHERE day = {{day:Date}} GROUP BY platform, creator_id"
 )
 
-FIGURES: dict[str, Callable[[], Callable[[Look], list[Figures]]]] = {"fans": FanFigures}
-"""What computes figures, by the name that kinds of ``schemas/alerts.json`` call them."""
+
+@dataclass(frozen=True)
+class Source:
+    """Where figures come from: what computes them, of days or of hours, and whose clock says which are closed."""
+
+    make: Callable[[], Callable[[Look], list[Figures]]]
+    clock: Callable[[Client, Sequence[Checkpoint], int], int | None]
+    period: Period = "day"
+
+    def closed(self, look: Look) -> Closed:
+        """The last period that is closed."""
+        if self.period == "day":
+            return Closed(look.closed, end_of(look.closed, look.zone))
+        at = hour_of(look.reached, look.zone)
+        return Closed(datetime.fromtimestamp((at - 1) / 1000, look.zone).date(), at)
 
 
 def reached(stored: Iterable[Checkpoint], partitions: int) -> int | None:
@@ -206,6 +209,35 @@ def reached(stored: Iterable[Checkpoint], partitions: int) -> int | None:
             return None
         times += [each.reached for each in own.values() if each.reached is not None]
     return min(times, default=None)
+
+
+def reached_by_rules(client: Client, stored: Iterable[Checkpoint], partitions: int) -> int | None:
+    """The event time (UTC ms) up to which rules have decided in every partition of the campaign log; None while one is
+    not known, or while agent ``ads`` has not stored what they decided on."""
+    closed: list[int] = []
+    inputs: dict[int, int] = {}
+    for kind, source, number in client.query(_DECIDED).result_rows:
+        if kind == "closed":
+            closed.append(number)
+        else:
+            inputs[source] = max(number, inputs.get(source, 0))
+    counted = {c.partition: c.next_offset for c in stored if c.agent == ADS and c.fold_version == Ads.version}
+    behind = any(counted.get(source, 0) < offset for source, offset in inputs.items())
+    return min(closed) if len(closed) == partitions and not behind else None
+
+
+_DECIDED = """
+SELECT kind, source, numbers[1]
+FROM rule_state FINAL
+WHERE kind IN ('closed', 'input') AND fold_version = 1
+"""
+
+FIGURES = {
+    "fans": Source(FanFigures, lambda client, stored, partitions: reached(stored, partitions)),
+    "campaigns": Source(CampaignFigures, reached_by_rules, "hour"),
+    "rules": Source(RuleFigures, reached_by_rules),
+}
+"""Sources of figures, by the name that kinds of ``schemas/alerts.json`` call them."""
 
 
 class Alerter:
@@ -231,8 +263,8 @@ class Alerter:
         self._hooks = webhooks(settings) if hooks is None else hooks
         self._clock = clock
         self._patience = timedelta(hours=settings.webhook_retry)
-        self._sources = {name: make() for name, make in FIGURES.items()}
-        self._since: date | None = None
+        self._sources = {name: source.make() for name, source in FIGURES.items()}
+        self._since: dict[str, date] = {}
         self._settled = False
         self._posted: dict[str, deque[float]] = defaultdict(deque)
         self._said: set[str] = set()
@@ -255,7 +287,7 @@ class Alerter:
             if self._held():
                 self.look()
                 wait = self._settings.alert_interval
-            elif self._since is not None:
+            elif self._since:
                 self._forget()
 
     def look(self) -> None:
@@ -280,23 +312,24 @@ class Alerter:
         self._metrics.set("alert_look_seconds", time.monotonic() - began)
 
     def decide(self, client: Client) -> list[Alert]:
-        """Stores what is to be opened and resolved now; returns it. Nothing is until every partition reached a day."""
-        at = reached(checkpoints.read(client), self._settings.partitions)
-        if at is None:
+        """Stores what is to be opened and resolved now; returns it. Of figures nothing is, until every partition has
+        reached a time."""
+        read = checkpoints.read(client)
+        looks = {name: look for name in FIGURES if (look := self._look(client, name, read)) is not None}
+        if not looks:
             return []
-        zone = ZoneInfo(self._settings.time_zone)
-        closed = datetime.fromtimestamp(at / 1000, zone).date() - DAY
-        begin = closed - CATCH_UP if self._since is None else min(self._since, closed) - CORRECTED
-        first = max(begin, closed - CATCH_UP)
+        first = min(look.first for look in looks.values())
         known = read_alerts(
             client, "state = 'open' OR day >= {first:Date} OR resolved_day >= {first:Date}", {"first": first}
         )
         watched = frozenset(alert.creator_id for alert in known if alert.state == "open")
-        look = Look(client, self._settings, first, closed, at, watched)
         policy = self._settings.alert_policy
-        used = sorted({kind.figures for kind in policy.kinds.values() if kind.enabled})
-        figures = {name: [each for each in self._sources[name](look) if each.day >= first] for name in used}
-        changes = evaluate(policy, figures, known, closed, end_of(closed, zone))
+        figures, closed = {}, {}
+        for name, look in looks.items():
+            found = self._sources[name](replace(look, watched=watched))
+            figures[name] = [each for each in found if each.day >= look.first]
+            closed[name] = FIGURES[name].closed(look)
+        changes = evaluate(policy, figures, known, closed)
         opened = set()
         for alert in changes:
             if alert.state == "open":
@@ -308,12 +341,22 @@ class Alerter:
             store(client, alert, self._now())
             self._metrics.count("alerts_total", 1, alert.kind, alert.state)
             log.info("alert %s %s: %s", alert.id, alert.state, alert.resolved_said or alert.said)
-        self._since = closed
+        self._since |= {name: look.closed for name, look in looks.items()}
         state = {alert.id: alert for alert in (*known, *changes)}
         for name in policy.kinds:
             number = sum(alert.kind == name and alert.state == "open" for alert in state.values())
             self._metrics.set("alerts_open", number, name)
         return changes
+
+    def _look(self, client: Client, name: str, stored: Sequence[Checkpoint]) -> Look | None:
+        """What a source is asked for; None while it is not known how far everything is."""
+        at = FIGURES[name].clock(client, stored, self._settings.partitions)
+        if at is None:
+            return None
+        closed = datetime.fromtimestamp(at / 1000, ZoneInfo(self._settings.time_zone)).date() - DAY
+        since = self._since.get(name)
+        begin = closed - CATCH_UP if since is None else min(since, closed) - CORRECTED
+        return Look(client, self._settings, max(begin, closed - CATCH_UP), closed, at, frozenset())
 
     def publish(self, client: Client) -> None:
         """Sends to Kafka what it has not had. KafkaError or InfraError where it does not take it."""
@@ -428,8 +471,8 @@ class Alerter:
 
     def _forget(self) -> None:
         """Another worker looks now."""
-        self._since = None
-        self._sources = {name: make() for name, make in FIGURES.items()}
+        self._since = {}
+        self._sources = {name: source.make() for name, source in FIGURES.items()}
         for name in self._settings.alert_policy.kinds:
             self._metrics.set("alerts_open", 0, name)
         self._metrics.set("alerts_waiting", 0)

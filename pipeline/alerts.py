@@ -1,14 +1,15 @@
-"""Alerts, decided: from figures by day to alerts that are opened once and resolved once. Nothing here knows a database.
+"""Alerts, decided: from figures by day or hour to alerts that are opened once and resolved once. Nothing here knows a
+database.
 
 An alert is about totals over all partitions, which no log has, so it is decided from what is stored. Figures of closed
-days and the alerts known so far go in, and what changes comes out; whoever asks again with that known gets nothing.
+periods and the alerts known so far go in, and what changes comes out; whoever asks again with that known gets nothing.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -26,8 +27,9 @@ NEVER = date(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is looked at: figures of a creator, or of a ``subject`` of it, for a local day. ``closed``: the day is over
-    in every partition. ``at`` (UTC ms): the event time that they are true of."""
+    """What is looked at: figures of a creator, or of a ``subject`` of it, for a local day, or for the local hour of it
+    that begins at ``hour`` (UTC ms). ``closed``: that is over in every partition. ``at`` (UTC ms): the event time that
+    they are true of, after the begin. ``words`` are for sentences, beside the figures."""
 
     platform: str
     creator_id: str
@@ -36,10 +38,29 @@ class Figures:
     closed: bool
     at: int
     values: Values
+    hour: int | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def entity(self) -> Entity:
         return self.platform, self.creator_id, self.subject
+
+    def spoken_of(self, alert: "Alert") -> bool:
+        """Whether an alert speaks of this period already, or of a later one."""
+        if self.hour is None:
+            return self.day <= max(alert.day, alert.resolved_day)
+        return self.hour < max(alert.at, alert.resolved_at)
+
+    def before(self, alert: "Alert") -> bool:
+        """Whether this is an earlier period than the one that an alert was opened for."""
+        return self.day < alert.day if self.hour is None else self.at < alert.at
+
+
+class Closed(NamedTuple):
+    """The last period of a source that is over in every partition: its local day, and when it ended (UTC ms)."""
+
+    day: date
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,49 +129,60 @@ class Alert:
 
 
 def evaluate(
-    policy: AlertPolicy, figures: Mapping[str, Iterable[Figures]], known: Iterable[Alert], closed: date, at: int
+    policy: AlertPolicy,
+    figures: Mapping[str, Iterable[Figures]],
+    known: Iterable[Alert],
+    closed: Mapping[str, Closed],
 ) -> list[Alert]:
     """Alerts that are opened and resolved, in order; one that does both is there twice.
 
-    ``figures`` by the name that kinds call them: all closed days of a span up to ``closed``, which ends ``at`` (UTC
-    ms), in any order, and the running one if there are figures of it. ``known``: all alerts that are open, or were
-    opened or resolved in the span or later. A day up to one that an alert speaks of opens none, so of each kind and
-    entity at most one stays open. An open alert of an earlier day without figures of ``closed`` is resolved: nobody
-    looks at it any more.
+    ``figures`` by the name that kinds call them: all closed periods of a span up to the last one that is ``closed``, in
+    any order, and the running one if there are figures of it. ``known``: all alerts that are open, or were opened or
+    resolved in the span or later. A period up to one that an alert speaks of opens none, so of each kind and entity at
+    most one stays open. An open alert of earlier than the end of the last closed period, without figures of that, is
+    resolved: nobody looks at it any more. Alerts about figures of which no period is ``closed`` stay as they are.
     """
     series: dict[str, dict[Entity, list[Figures]]] = {}
     for source, found in figures.items():
         own = series[source] = defaultdict(list)
-        for each in sorted(found, key=lambda each: (each.day, each.closed)):
+        for each in sorted(found, key=lambda each: (each.day, each.at)):
             own[each.entity].append(each)
     latest: dict[tuple[str, Entity], Alert] = {}
     changes: list[Alert] = []
-    for alert in sorted(known, key=lambda alert: alert.day):
+    for alert in sorted(known, key=lambda alert: alert.at):
         earlier = latest.get((alert.kind, alert.entity))
         if earlier is not None and earlier.state == "open":
             changes.append(_ended(earlier, alert.day, alert.at, f"It goes on as {alert.id}."))
         latest[alert.kind, alert.entity] = alert
     for name, kind in policy.kinds.items():
-        for entity, days in sorted(series.get(kind.figures, {}).items() if kind.enabled else ()):
-            changes += _walk(name, kind, policy.hysteresis, days, latest.get((name, entity)))
-            if any(day.closed and day.day == closed for day in days):
+        for entity, periods in sorted(series.get(kind.figures, {}).items() if kind.enabled else ()):
+            changes += _walk(name, kind, policy.hysteresis, periods, latest.get((name, entity)))
+            if any(each.closed and each.at == closed[kind.figures].at for each in periods):
                 latest.pop((name, entity), None)
     changed = {alert.id for alert in changes}
     for alert in sorted(latest.values(), key=lambda alert: alert.id):
-        if alert.state == "open" and alert.day < closed and alert.id not in changed:
-            changes.append(_ended(alert, closed, at, "It is no longer looked at."))
+        if alert.kind in policy.kinds:
+            last = closed.get(policy.kinds[alert.kind].figures)
+        else:
+            last = min(closed.values(), default=None)
+        if last is not None and alert.state == "open" and alert.at < last.at and alert.id not in changed:
+            changes.append(_ended(alert, last.day, last.at, "It is no longer looked at."))
     return changes
 
 
-def _walk(name: str, kind: Kind, hysteresis: float, days: Sequence[Figures], latest: Alert | None) -> Iterable[Alert]:
-    """What changes for one kind and entity, over days in order."""
-    for each in days:
+def _walk(
+    name: str, kind: Kind, hysteresis: float, periods: Sequence[Figures], latest: Alert | None
+) -> Iterable[Alert]:
+    """What changes for one kind and entity, over periods in order."""
+    for each in periods:
         if latest is None or latest.state == "resolved":
-            spoken_of = latest is not None and each.day <= max(latest.day, latest.resolved_day)
-            if not spoken_of and (each.closed or kind.running) and kind.firing(each.values):
-                latest = _open(name, kind, each)
-                yield latest
-        elif each.closed and each.day >= latest.day and not kind.staying(each.values, hysteresis):
+            spoken_of = latest is not None and each.spoken_of(latest)
+            if spoken_of or not (each.closed or kind.running) or not kind.firing(each.values):
+                continue
+            latest = _open(name, kind, each)
+            yield latest
+        over = kind.passing or not kind.staying(each.values, hysteresis)
+        if each.closed and over and not each.before(latest):
             said = _sentence(kind.resolved, kind, each)
             latest = _ended(latest, each.day, each.at, said, _known(each.values))
             yield latest
@@ -181,13 +213,18 @@ def _ended(alert: Alert, day: date, at: int, said: str, figures: Mapping[str, fl
 
 
 def alert_id(kind: str, figures: Figures) -> str:
-    """``kind:platform:creator:day``, or ``kind:platform:creator:subject:day``; a colon within a part is ``%3A``."""
+    """``kind:platform:creator:day``, or ``kind:platform:creator:subject:day``; a colon within a part is ``%3A``. For an
+    hour its begin is in place of the day, as UTC: ``2026-03-01T0600Z``."""
     parts = (kind, figures.platform, figures.creator_id, *([figures.subject] if figures.subject else ()))
-    return ":".join([*(part.replace("%", "%25").replace(":", "%3A") for part in parts), figures.day.isoformat()])
+    period = figures.day.isoformat()
+    if figures.hour is not None:
+        period = datetime.fromtimestamp(figures.hour / 1000, UTC).strftime("%Y-%m-%dT%H%MZ")
+    return ":".join([*(part.replace("%", "%25").replace(":", "%3A") for part in parts), period])
 
 
 def _sentence(template: str, kind: Kind, figures: Figures) -> str:
-    return write(template, {**kind.limits, **figures.values, "day": figures.day, "subject": figures.subject})
+    known = {**kind.limits, **figures.values, **figures.words, "day": figures.day, "subject": figures.subject}
+    return write(template, known)
 
 
 def _known(values: Values) -> dict[str, float]:

@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from schemas.quantities import show_money
 from schemas.value import holds
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Period = Literal["day", "hour"]
+"""What figures are of: a local day, or a local hour."""
 Values = Mapping[str, float | None]
 """Figures by name; None where there is none, such as a rate of nothing."""
 
@@ -43,14 +46,17 @@ class Advice(BaseModel):
 class Kind(BaseModel):
     """A kind of alert.
 
-    ``figures`` names the function that computes what it looks at (``pipeline.alerting.FIGURES``). ``running``: it may
-    be opened before its day is over. ``say`` and ``resolved`` are sentences with figures and thresholds in them.
+    ``figures`` names the source of what it looks at (``pipeline.alerting.FIGURES``), which has them by local day or
+    hour: its ``period``. ``running``: it may be opened before its period is over. ``passing``: what it speaks of is
+    over with its period. ``say`` and ``resolved`` are sentences with figures and thresholds in them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     figures: str
+    period: Period = "day"
     running: bool = False
+    passing: bool = False
     enabled: bool = True
     title: str
     means: str
@@ -125,6 +131,7 @@ class AlertPolicy(BaseModel):
         return json.dumps(changed, separators=(",", ":"))
 
 
+_FEN = 10_000
 _GENERAL = ("history_days", "least_history_days", "hysteresis")
 
 
@@ -157,13 +164,21 @@ def alert_policy(changes: Mapping[str, Any]) -> AlertPolicy:
 
 
 def write(template: str, values: Mapping[str, Any]) -> str:
-    """A sentence of ``alerts.json`` with figures put in; of a figure that there is not, a dash."""
+    """A sentence of ``alerts.json`` with figures put in, micros as ``{name:yuan}``; of a figure that there is not, a
+    dash."""
     return _Sentence().vformat(template, (), values)
 
 
 class _Sentence(Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
-        return "-" if value is None else str(format(value, format_spec))
+        if value is None:
+            return "-"
+        return show_money(_to_fen(value)) if format_spec == "yuan" else str(format(value, format_spec))
+
+
+def _to_fen(micros: float) -> int:
+    """Micros to the nearest hundredth of a yuan, a half up."""
+    return (round(micros) + _FEN // 2) // _FEN * _FEN
 
 
 def _file() -> dict[str, Any]:

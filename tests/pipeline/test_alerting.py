@@ -34,10 +34,11 @@ from infra.connect import kafka_options
 from infra.errors import SettingsError
 from infra.settings import Settings, WebhookFormat, load
 from pipeline import alerting
-from pipeline.alerting import Alerter, FanFigures, Look, reached, read_alerts, store
+from pipeline.alerting import Alerter, FanFigures, reached, read_alerts, store
 from pipeline.alerts import DAY, Alert, end_of
 from pipeline.checkpoint import Checkpoint, frame
 from pipeline.fan_log import Input, write_inputs
+from pipeline.look import Look
 from pipeline.metrics import Metrics
 from pipeline.migrate import migrate
 from pipeline.webhook import MOST_BYTES, SIGNATURE, Webhook, body, webhooks
