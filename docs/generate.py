@@ -16,7 +16,7 @@ from infra.connect import clickhouse_client
 from infra.settings import PREFIX, Settings, load
 from pipeline.metrics import METRICS
 from pipeline.metrics import PREFIX as METRIC_PREFIX
-from schemas.alerts import alert_policy
+from schemas.alerts import Kind, alert_policy
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py; change the code it describes, then run that. -->"
@@ -86,7 +86,7 @@ def alerts_page() -> str:
     for name, kind in alert_policy({}).kinds.items():
         conditions = " and ".join(f"`{condition}`" for condition in kind.fires)
         thresholds = [
-            (f"`{threshold}`", f"{each.value:g}", f"{each.meaning}") for threshold, each in kind.thresholds.items()
+            (f"`{threshold}`", f"{each.value:.15g}", f"{each.meaning}") for threshold, each in kind.thresholds.items()
         ]
         advice = [
             f"- {each.say}" + (f" (where {' and '.join(f'`{c}`' for c in each.when)})" if each.when else "")
@@ -94,10 +94,16 @@ def alerts_page() -> str:
         ]
         parts.append(
             f"### `{name}`: {kind.title}\n\n{kind.means}\n\n- Formula: {kind.formula}.\n- Fires where {conditions}"
-            f"{', also on the running day' if kind.running else ''}.\n\n"
+            f"{_period(kind)}.\n\n"
             f"{_table(('threshold', 'default', 'bounds'), thresholds)}\n\nWhat to do:\n\n{chr(10).join(advice)}\n"
         )
     return f"{before}{KINDS[0]}\n\n{chr(10).join(parts)}\n{KINDS[1]}{after.split(KINDS[1])[1]}"
+
+
+def _period(kind: Kind) -> str:
+    looked_at = {"day": ", also on the running day", "hour": ", also in the running hour"}[kind.period]
+    over = ". It is over with its day" if kind.passing else ""
+    return (" in an hour" if kind.period == "hour" else "") + (looked_at if kind.running else "") + over
 
 
 def tables_page(client: Client) -> str:
