@@ -146,7 +146,7 @@ def body(form: WebhookFormat, message: Mapping[str, Any]) -> bytes:
     title = f"{'Resolved' if over else 'Alert'}: {message['title']}"
     whom = _plain(" ".join(part for part in (message["creator_id"], message["subject"]) if part))
     where = f"**{whom}** ({message['platform']}), {message['day']}"
-    said = message["resolved_said"] if over else message["said"]
+    said = (message["resolved_said"] if over else message["said"]).translate(_SAID)
     advice = [] if over else [f"- {each}" for each in message["advice"]]
     sender = f"fanpulse {_plain(message['id'])}"
     if form == "dingtalk":
@@ -159,6 +159,9 @@ def body(form: WebhookFormat, message: Mapping[str, Any]) -> bytes:
 
 
 _PLAIN = str.maketrans("[]()<>*`#!@\\", "［］（）＜＞＊｀＃！＠＼")
+
+_SAID = {char: plain for char, plain in _PLAIN.items() if chr(char) not in "()"}
+"""Of a sentence, which may quote ids and names: brackets are no link without the square ones."""
 
 
 def _plain(text: str) -> str:

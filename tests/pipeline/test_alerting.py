@@ -242,12 +242,15 @@ def test_wecom_gets_markdown(hook: Hook) -> None:
 @pytest.mark.parametrize("form", ["dingtalk", "wecom"])
 def test_a_text_is_no_longer_than_a_robot_takes_and_names_are_no_markup(form: WebhookFormat) -> None:
     long = replace(
-        ALERT, creator_id="[x](http://evil)@all<b>" + "流" * 40, advice=tuple("流失" * 300 for _ in range(20))
+        ALERT,
+        creator_id="[x](http://evil)@all<b>" + "流" * 40,
+        said="5.0% of 1,000 fans of [y](http://evil) (@all) churned.",
+        advice=tuple("流失" * 300 for _ in range(20)),
     )
     text = json.loads(body(form, long.message("open")))["markdown"][{"dingtalk": "text", "wecom": "content"}[form]]
     assert len(text.encode()) <= MOST_BYTES[form]
     assert "［x］（http://evil）＠all＜b＞" in text
-    assert "5.0% of 1,000 fans" in text
+    assert "5.0% of 1,000 fans of ［y］(http://evil) (＠all) churned." in text
 
 
 @pytest.mark.parametrize(
