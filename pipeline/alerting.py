@@ -185,10 +185,9 @@ _RUNNING = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where figures come from: what computes them, of days or of hours, and whose clock says which are closed."""
+    """Where figures come from: what computes them, and whether they are of days or of hours."""
 
     make: Callable[[], Callable[[Look], list[Figures]]]
-    clock: Callable[[Client, Sequence[Checkpoint], int], int | None]
     period: Period = "day"
 
     def closed(self, look: Look) -> Closed:
@@ -197,6 +196,14 @@ class Source:
             return Closed(look.closed, end_of(look.closed, look.zone))
         at = hour_of(look.reached, look.zone)
         return Closed(datetime.fromtimestamp((at - 1) / 1000, look.zone).date(), at)
+
+
+FIGURES = {
+    "fans": Source(FanFigures),
+    "campaigns": Source(CampaignFigures, "hour"),
+    "rules": Source(RuleFigures),
+}
+"""Sources of figures, by the name that kinds of ``schemas/alerts.json`` call them."""
 
 
 def reached(stored: Iterable[Checkpoint], partitions: int) -> int | None:
@@ -231,13 +238,6 @@ SELECT kind, source, numbers[1]
 FROM rule_state FINAL
 WHERE kind IN ('closed', 'input') AND fold_version = 1
 """
-
-FIGURES = {
-    "fans": Source(FanFigures, lambda client, stored, partitions: reached(stored, partitions)),
-    "campaigns": Source(CampaignFigures, reached_by_rules, "hour"),
-    "rules": Source(RuleFigures, reached_by_rules),
-}
-"""Sources of figures, by the name that kinds of ``schemas/alerts.json`` call them."""
 
 
 class Alerter:
@@ -314,8 +314,10 @@ class Alerter:
     def decide(self, client: Client) -> list[Alert]:
         """Stores what is to be opened and resolved now; returns it. Of figures nothing is, until every partition has
         reached a time."""
-        read = checkpoints.read(client)
-        looks = {name: look for name in FIGURES if (look := self._look(client, name, read)) is not None}
+        stored = checkpoints.read(client)
+        times = {"fans": reached(stored, self._settings.partitions)}
+        times |= dict.fromkeys(("campaigns", "rules"), reached_by_rules(client, stored, self._settings.partitions))
+        looks = {name: self._look(client, name, at) for name, at in times.items() if at is not None}
         if not looks:
             return []
         first = min(look.first for look in looks.values())
@@ -336,8 +338,8 @@ class Alerter:
                 opened.add(alert.id)
             elif alert.id in opened:
                 # Another worker may have opened it first, in other words; those are told already.
-                for stored in read_alerts(client, "id = {id:String}", {"id": alert.id}):
-                    alert = stored.resolved_as(alert)
+                for other in read_alerts(client, "id = {id:String}", {"id": alert.id}):
+                    alert = other.resolved_as(alert)
             store(client, alert, self._now())
             self._metrics.count("alerts_total", 1, alert.kind, alert.state)
             log.info("alert %s %s: %s", alert.id, alert.state, alert.resolved_said or alert.said)
@@ -348,11 +350,8 @@ class Alerter:
             self._metrics.set("alerts_open", number, name)
         return changes
 
-    def _look(self, client: Client, name: str, stored: Sequence[Checkpoint]) -> Look | None:
-        """What a source is asked for; None while it is not known how far everything is."""
-        at = FIGURES[name].clock(client, stored, self._settings.partitions)
-        if at is None:
-            return None
+    def _look(self, client: Client, name: str, at: int) -> Look:
+        """What a source is asked for, where time is at ``at`` (UTC ms)."""
         closed = datetime.fromtimestamp(at / 1000, ZoneInfo(self._settings.time_zone)).date() - DAY
         since = self._since.get(name)
         begin = closed - CATCH_UP if since is None else min(since, closed) - CORRECTED
