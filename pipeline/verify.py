@@ -11,10 +11,12 @@ from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
+from pipeline.attribution_twin import attribution_cut
 from pipeline.comparison import Comparison, compare_rows, examples
 from pipeline.fan_twins import fan_cut
 from pipeline.snapshot import SnapshotTable
 from pipeline.twin import FOLDS, UNTIL, columns, judge, limits, twin
+from pipeline.verify_attribution import AttributionTables
 from pipeline.verify_campaigns import compare_campaigns, copy_campaigns
 from pipeline.verify_fans import FanTables
 from schemas.topics import SOURCES
@@ -49,6 +51,11 @@ def verify(
                 report("reading fan_state and fan_transitions")
                 fans = FanTables(client, settings, cut, fan_name)
                 fans.copy()
+            attributions = None
+            if (own_cut := attribution_cut(stored)) is not None:
+                report("reading attributions")
+                attributions = AttributionTables(client, settings, own_cut, fan_name)
+                attributions.copy()
             for topic in SOURCES:
                 until = {c.partition: c.next_offset for c in stored if c.agent == "archive" and c.topic == topic}
                 agents = [name for name, (_, source) in FOLDS.items() if source == topic]
@@ -68,6 +75,8 @@ def verify(
                     if topic == "ad_events":
                         report("reading rule_state")
                         _extend(until, copy_campaigns(client, name("rule_state")))
+                    if own_cut is not None:
+                        _extend(until, own_cut.upto(topic))
                     _await_archive(client, topic, until, patience)
                     if topic == "interactions":
                         for grain in ("minute", "hour"):
@@ -89,8 +98,12 @@ def verify(
                         results.append(compare_campaigns(client, settings, name("rule_state"), name("judged")))
                     if fans is not None:
                         fans.add(topic, name("judged"))
+                    if attributions is not None:
+                        attributions.add(topic, name("judged"))
             if fans is not None:
                 results += fans.compare(report)
+            if attributions is not None:
+                results += attributions.compare(report)
         return results
     finally:
         client.close()

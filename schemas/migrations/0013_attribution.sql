@@ -291,7 +291,7 @@ AS SELECT
     misses.converted_at AS converted_at,
     misses.order_id AS order_id,
     misses.revenue_micros AS revenue_micros,
-    if(touches.there, toString(touches.kind), 'none') AS last_touch,
+    if(touches.there, touches.what, 'none') AS last_touch,
     if(touches.there, touches.event_time, NULL) AS last_touched_at,
     (toUnixTimestamp64Milli(misses.converted_at) - toUnixTimestamp64Milli(last_touched_at)) / 1000 AS seconds_between,
     touches.campaign_id AS campaign_id,
@@ -303,8 +303,8 @@ FROM
 ) AS misses
 ASOF LEFT JOIN
 (
-    SELECT 1 AS there, platform, creator_id, fan, partition, event_time, max(kind = 'click') AS clicked,
-        if(clicked, 'click', 'impression') AS kind, argMax(events_ad_events.campaign_id, (events_ad_events.kind = 'click', `offset`)) AS campaign_id
+    SELECT 1 AS there, platform, creator_id, fan, partition, event_time, max(events_ad_events.kind = 'click') AS clicked,
+        if(clicked, 'click', 'impression') AS what, argMax(events_ad_events.campaign_id, (events_ad_events.kind = 'click', `offset`)) AS campaign_id
     FROM events_ad_events
     WHERE events_ad_events.kind IN ('click', 'impression')
         AND (platform, creator_id, fan) IN
