@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from generators.cast import PLATFORMS, WON
+from generators.cast import PLATFORMS, WON, Cast
 from generators.columns import CODES, LUCK, Columns
+from generators.config import WorldConfig
 from generators.draws import Floats, Ints, Mask
 from generators.rhythm import HABITS, HOUR_MS, WEEK, Clock
 from generators.stage import SHOWN_A_DAY
@@ -31,16 +32,14 @@ from schemas.rules import Campaign, Kind
 from schemas.topics import DAY_MS
 
 if TYPE_CHECKING:
-    from generators.cast import Cast
-    from generators.config import WorldConfig
     from generators.world import World
 
 FEN = YUAN // 100
 _TRAFFIC: Floats = np.r_[0.0, np.cumsum(HABITS.mean(axis=0)) / 24]
 """Part of a day's traffic before each local hour, and before midnight."""
-_WINDOWS = (Length(30, "minute"), Length(1, "hour"), Length(6, "hour"), Length(1, "day"), Length(7, "day"))
+_WINDOWS = (Length(30, "minute"), Length(1, "hour"), Length(24, "hour"), Length(7, "day"))
+"""Windows of bidding: the shortest one with ``_ENOUGH`` conversions."""
 _ENOUGH = 20
-"""Conversions of a window in which bidding makes sense."""
 _SAMPLE = 300_000
 """Events of a partition that are looked at to see what conversions cost."""
 
@@ -87,17 +86,12 @@ class _State:
 class Market:
     """The market of a world, after some changes. Immutable; what is remembered between calls only saves time."""
 
-    def __init__(
-        self,
-        config: "WorldConfig",
-        cast: "Cast",
-        clock: Clock,
-        changes: Sequence[Change] = (),
-    ) -> None:
+    def __init__(self, config: WorldConfig, cast: Cast, clock: Clock, changes: Sequence[Change] = ()) -> None:
         self._config, self._cast, self._clock = config, cast, clock
         self.changes = tuple(sorted(changes, key=lambda change: change.at_ms))
         places = cast.placements
-        # Fans of two seasons are shown advertisements.
+        # What the stage draws, on average: fans of two seasons are shown advertisements, 12 % of them others than the
+        # audience, who click half as often; a click of a search costs a tenth of the bid.
         audience = 2 * max(4, round(config.fans * 0.6))
         shown = SHOWN_A_DAY * config.rate_factor * audience * places.weight / places.weight.sum()
         clicks = 0.94 * places.click
@@ -106,7 +100,6 @@ class Market:
         _, first = np.unique(places.group, return_index=True)
         self._campaign: Ints = places.campaign[first]
         self._bid: Ints = places.bid[first]
-        self._base: Floats = places.shown[first]
         self._group_id = [places.ad_group_id[row] for row in first.tolist()]
         self._demand = _sums(places.group, shown * cost / places.shown * WON)
         _, first = np.unique(places.campaign, return_index=True)
@@ -115,12 +108,12 @@ class Market:
         wanted = places.budget[first] * _sums(self._campaign, self._demand)
         self._budget: Ints = np.maximum(np.round(wanted / FEN).astype(np.int64), 1) * FEN
         self._aim: Floats = places.aim[first]
-        self._number = {name: number for number, name in enumerate(self._campaign_id)}
+        numbers = {name: number for number, name in enumerate(self._campaign_id)}
         self._changes: dict[int, list[Change]] = {}
         self._marks = [0]
         for change in self.changes:
             self._marks.append(hash((self._marks[-1], change)))
-            number = self._number.get(change.campaign_id)
+            number = numbers.get(change.campaign_id)
             if number is not None:
                 self._changes.setdefault(number, []).append(change)
         self._times = [change.at_ms for change in self.changes]
