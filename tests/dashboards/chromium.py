@@ -38,6 +38,10 @@ def chromium_path() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+class Navigated(Exception):
+    """The page was left while it was asked."""
+
+
 class Browser:
     """One window. ``problems`` are errors of the console, exceptions, and files that could not be loaded."""
 
@@ -67,10 +71,12 @@ class Browser:
     def until(self, script: str, what: str, deadline: float = DEADLINE) -> Any:
         """Waits for an expression in the page to be true, and returns its value."""
         end = time.monotonic() + deadline
-        while not (value := self.evaluate(script)):
+        while True:
+            with contextlib.suppress(Navigated):
+                if value := self.evaluate(script):
+                    return value
             assert time.monotonic() < end, f"still waiting for {what}; problems: {self.problems}"
             time.sleep(0.05)
-        return value
 
     def screenshot(self, file: Path, whole: bool = False) -> None:
         """Writes a PNG of the window, or of the whole page."""
@@ -92,6 +98,8 @@ class Browser:
         while True:
             answer = self._next()
             if answer.get("id") == self._number:
+                if "error" in answer and "navigated" in answer["error"]["message"]:
+                    raise Navigated
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
             self._note(answer)

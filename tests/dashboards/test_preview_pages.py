@@ -235,6 +235,14 @@ def test_a_range_is_drawn_a_query_inspected_and_the_theme_turned(shown: Shown) -
     shown.browser.evaluate("[...document.querySelectorAll('#controls button')].at(-1).click()")
 
 
+def test_a_wall_has_no_controls_and_goes_from_board_to_board(shown: Shown) -> None:
+    shown.browser.open(f"{shown.address}d/gallery?kiosk&cycle=1s", 1600, 400)
+    shown.browser.until("location.pathname === '/d/fanpulse-overview'", "the next board")
+    shown.browser.until("document.querySelectorAll('.panel').length", "its panels")
+    assert {"kiosk", "cycle"} <= set(shown.browser.evaluate("[...new URLSearchParams(location.search).keys()]"))
+    assert shown.browser.evaluate("getComputedStyle(document.getElementById('variables')).display") == "none"
+
+
 def test_values_are_written_as_grafana_writes_them(shown: Shown) -> None:
     shown.browser.open(shown.address)
     shown.browser.until("document.querySelectorAll('.cards a').length > 6", "the list of boards")

@@ -171,7 +171,7 @@ function cell(field, row, frame, link) {
     made.append(element("div", { class: "cell" }, element("div", { class: "track" }, fill), element("b", {}, inner)));
   } else {
     made.append(inner);
-    if (kind === "color-text" && value !== null) made.style.color = color;
+    if (kind === "color-text") made.style.color = color;
     if (kind.startsWith("color-background") && value !== null) {
       const soft = css("--text") !== color;
       if (soft) Object.assign(made.style, { background: color, color: ink(color) });

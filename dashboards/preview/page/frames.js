@@ -2,7 +2,7 @@
  * Answers of ClickHouse as Grafana's data frames, and what a panel's configuration makes of their fields: names, units,
  * thresholds, colours, mappings. Times are UTC ms; what is missing is null.
  */
-import { colorOf, interpolated, PALETTE } from "./colors.js";
+import { colorOf, css, interpolated, PALETTE } from "./colors.js";
 import { filled } from "./template.js";
 import { timeText } from "./time.js";
 import { inUnit } from "./units.js";
@@ -77,9 +77,11 @@ export function shown(field, value, decimals) {
   const { config } = field;
   const mapped = mapping(config.mappings, value);
   const number = typeof value === "number" ? value : NaN;
-  const color = mapped?.color ? colorOf(mapped.color) : colorFor(field, number);
+  const missing = value === null || value === undefined;
+  // What is not known is neither good nor bad.
+  const color = mapped?.color ? colorOf(mapped.color) : missing ? css("--weak") : colorFor(field, number);
   if (mapped?.text !== undefined) return { prefix: "", text: mapped.text, suffix: "", color, number, mapped: true };
-  if (value === null || value === undefined) return { prefix: "", text: config.noValue ?? "", suffix: "", color, number };
+  if (missing) return { prefix: "", text: config.noValue ?? "", suffix: "", color, number };
   const [prefix, text, suffix] = parts(field, value, decimals);
   return { prefix, text, suffix, color, number };
 }

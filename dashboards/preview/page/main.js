@@ -1,6 +1,7 @@
 /**
  * The page: a board with its variables, time range and refresh, all in the address as Grafana has them there:
- * /d/UID?from=now-6h&to=now&var-platform=douyin&refresh=5s, and &theme=light, &kiosk for a wall.
+ * /d/UID?from=now-6h&to=now&var-platform=douyin&refresh=5s. For a wall: &kiosk without controls, &cycle=30s goes from
+ * board to board, &theme=light.
  */
 import { get, post } from "./ask.js";
 import { ALL, dropdown, rangeChoice, refreshChoice, variableChoice } from "./choices.js";
@@ -13,6 +14,8 @@ import { duration, moment, toWall, zoneOf } from "./time.js";
 
 const page = { boards: [], board: null };
 const place = (id) => document.getElementById(id);
+/** What of an address is the page's own, and stays when the board's part changes. */
+const OWN = ["theme", "kiosk", "cycle"];
 
 class Board {
   constructor(model, asked) {
@@ -50,6 +53,7 @@ class Board {
 
   /** Reads what variables may hold; what is chosen and not among it goes back to what the board begins with. */
   async offer() {
+    this.unoffered = false;
     const offered = this.variables.filter(({ type }) => type !== "constant" && type !== "textbox");
     await Promise.all(offered.map(async (variable) => {
       try {
@@ -59,7 +63,7 @@ class Board {
         const kept = this.held.get(variable.name).filter((value) => known.has(value) || (value === ALL && variable.includeAll));
         this.held.set(variable.name, kept.length ? kept : variable.includeAll ? [ALL] : options.slice(0, 1).map(({ value }) => value));
       } catch (error) {
-        this.options.set(variable.name, []);
+        this.unoffered = true;
         this.away(error.message);
       }
     }));
@@ -108,22 +112,27 @@ class Board {
   async changed() {
     this.look();
     this.address();
-    this.controls();
-    const dependent = this.variables.some(({ refresh, type }) => type === "query" && refresh === 2);
+    const dependent = this.variables.some(({ type, refresh, query }) => type === "query" && (refresh === 2 || JSON.stringify(query).includes("$")));
     if (dependent) await this.offer();
+    this.controls();
     await this.refresh();
   }
 
   address() {
     const asked = new URLSearchParams({ from: this.from, to: this.to, refresh: this.every });
     for (const { name, type } of this.variables) if (type !== "constant") for (const value of this.held.get(name)) asked.append(`var-${name}`, value);
-    for (const kept of ["theme", "kiosk"]) if (new URLSearchParams(location.search).has(kept)) asked.set(kept, new URLSearchParams(location.search).get(kept));
+    const now = new URLSearchParams(location.search);
+    for (const name of OWN) if (now.has(name)) asked.set(name, now.get(name));
     history.replaceState(null, "", `/d/${this.uid}?${asked}`);
   }
 
   async refresh() {
     clearTimeout(this.timer);
     this.look();
+    if (this.unoffered) {
+      await this.offer();
+      this.controls();
+    }
     for (const panel of this.panels) panel.due = true;
     await Promise.all([this.annotate(), ...this.panels.filter(({ visible }) => visible).map((panel) => panel.refresh())]);
     this.plan();
@@ -165,7 +174,9 @@ class Board {
     const variables = this.variables.filter(({ hide, type }) => hide !== 2 && type !== "constant").map((variable) =>
       variableChoice(variable, this.options.get(variable.name) ?? [], this.held.get(variable.name), (values) => {
         this.held.set(variable.name, values);
-        this.changed();
+        // Somebody who chooses several is about to choose another.
+        clearTimeout(this.soon);
+        this.soon = setTimeout(() => this.changed(), variable.multi ? 400 : 0);
       }),
     );
     const open = place("variables").querySelector(".menu")?.closest("[data-variable]");
@@ -318,12 +329,21 @@ async function open() {
     const board = (page.board = new Board(await get(`/api/boards/${uid}`), asked));
     document.title = `${board.model.title} - fanpulse`;
     place("boards").replaceChildren(menu(board.model));
+    cycle(duration(asked.get("cycle")), board.uid, asked);
     await board.open();
   } catch (error) {
     place("notice").textContent = error.message;
     place("notice").hidden = false;
     if (page.boards.length) list();
   }
+}
+
+/** Goes to the next board after a while, for a wall. */
+function cycle(pause, uid, asked) {
+  if (!pause) return;
+  const next = page.boards[(page.boards.findIndex((board) => board.uid === uid) + 1) % page.boards.length];
+  const own = new URLSearchParams(OWN.filter((name) => asked.has(name)).map((name) => [name, asked.get(name)]));
+  setTimeout(() => location.assign(`/d/${encodeURIComponent(next.uid)}?${own}`), pause);
 }
 
 function list() {
