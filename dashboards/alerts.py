@@ -15,7 +15,7 @@ class Rule:
         title: what it is called.
         sql: query with columns of text, which become labels, and one number.
         threshold: name in ``thresholds.json``.
-        severity: which of its two values; critical is for what cannot wait.
+        severity: critical is for what cannot wait.
         over_s: length of the time range of the query, seconds; it ends ``delay_s`` ago.
         summary: what is said, a Go template of Grafana.
         board: uid of the board that shows it.
@@ -54,12 +54,6 @@ class Rule:
     def query(self, zone: str) -> str:
         """Its query for a time zone: alert rules of Grafana have no variables, only macros."""
         return self.sql.replace("${zone:singlequote}", f"'{zone}'")
-
-    @property
-    def limit(self) -> float:
-        """The number beyond which it rings."""
-        found = self.against
-        return found.warning if self.severity == "warning" or found.critical is None else found.critical
 
 
 _T = thresholds()
@@ -166,23 +160,25 @@ WHERE fans_at_start >= {_T["churn_rate"].least} AND day = toDate($__toTime, ${{z
     Rule(
         "fanpulse-cvr-low",
         "CVR is low",
-        _of_campaigns("sum(conversions) / sum(clicks)", f"sum(clicks) >= {_T['cvr_low'].least}"),
+        _of_campaigns(
+            "sum(conversions) / sum(clicks)", f"sum(clicks) >= {_T['cvr_low'].least} AND sum(conversions) > 0"
+        ),
         "cvr_low",
         "warning",
-        6 * _HOUR,
-        "{{ humanizePercentage $values.A.Value }} of the clicks on {{ $labels.campaign }} converted over six hours.",
+        24 * _HOUR,
+        "{{ humanizePercentage $values.A.Value }} of the clicks on {{ $labels.campaign }} converted over 24 hours.",
         "fanpulse-ads",
         "CTR and CVR",
         delay_s=60,
     ),
     Rule(
-        "fanpulse-idle-spend",
-        "Money is spent and nothing converts",
+        "fanpulse-spend-without-conversions",
+        "Spend without conversions",
         _of_campaigns("sum(cost_micros) / 1e6", "sum(conversions) = 0"),
-        "idle_spend",
+        "spend_without_conversions",
         "warning",
-        6 * _HOUR,
-        'Campaign {{ $labels.campaign }} spent {{ printf "%.2f" $values.A.Value }} yuan in six hours for nothing.',
+        24 * _HOUR,
+        'Campaign {{ $labels.campaign }} spent {{ printf "%.2f" $values.A.Value }} yuan in 24 hours for nothing.',
         "fanpulse-ads",
         "Campaigns",
         delay_s=60,

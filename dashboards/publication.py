@@ -205,7 +205,10 @@ def _rule(rule: Rule, zone: str, runbooks: str) -> dict[str, Any]:
                     "conditions": [
                         {
                             "type": "query",
-                            "evaluator": {"type": "gt" if against.worse == "above" else "lt", "params": [rule.limit]},
+                            "evaluator": {
+                                "type": "gt" if against.worse == "above" else "lt",
+                                "params": [against.limit],
+                            },
                         }
                     ],
                 },

@@ -91,7 +91,8 @@ def beside_yesterday(table: str, expression: str, name: str, conditions: str, at
 def rolling(table: str, sums: Mapping[str, str], figure: str, name: str, conditions: str, at: str = "minute") -> str:
     """A figure over the chosen window up to each moment, and its change against the same window a day before.
 
-    A window of n minutes at a moment is the n whole minutes before it, as in ``engagement_rolling``.
+    A window of n minutes at a moment is the n whole minutes before it, as in ``engagement_rolling``. Where one has no
+    figure it is NULL: show the last one, not the last that is none.
 
     Args:
         table: with a row a minute and column ``at``.
@@ -110,8 +111,8 @@ def rolling(table: str, sums: Mapping[str, str], figure: str, name: str, conditi
     return f"""\
 SELECT
     $__timeInterval(moment) AS time,
-    argMax(figure, moment) AS "{name}",
-    argMax(change, moment) AS "vs yesterday"
+    argMax(tuple(figure), moment).1 AS "{name}",
+    argMax(tuple(change), moment).1 AS "vs yesterday"
 FROM
 (
     SELECT

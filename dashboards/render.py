@@ -162,7 +162,7 @@ def _panel(panel: Panel, board: Board) -> Any:
         .with_target(_TargetBuilder(panel.sql, TIME_SERIES if over_time(panel) else TABLE))
         .interval(f"{panel.interval_s}s")
         .unit(panel.unit)
-        .no_value("no data" if not panel.may_be_empty else "none")
+        .no_value("none" if panel.may_be_empty else "no data")
     )
     if panel.kind in ("stat", "series"):
         builder = builder.max_data_points(200)
@@ -174,8 +174,7 @@ def _panel(panel: Panel, board: Board) -> Any:
     builder = builder.color_scheme(build.FieldColor().mode(model.FieldColorModeId(by)))
     if panel.series is not None:
         builder = builder.display_name(f"${{__field.labels.{panel.series}}}")
-    if panel.texts is not None:
-        builder = builder.mappings(_mappings(panel.texts))
+    builder = builder.mappings([*_mappings(panel.texts or {}), _NO_FIGURE])
     for name, column in panel.columns.items():
         builder = builder.override_by_name(name, _properties(panel.kind, column, board))
     return builder
@@ -362,7 +361,16 @@ def _mappings(texts: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
         value: model.ValueMappingResult(text=text, color=color, index=index)
         for index, (value, (text, color)) in enumerate(texts.items())
     }
-    return [model.ValueMap(options=options)]
+    return [model.ValueMap(options=options)] if options else []
+
+
+_NO_FIGURE = model.SpecialValueMap(
+    options=model.DashboardSpecialValueMapOptions(
+        match=model.SpecialValueMatch.NULL,
+        result=model.ValueMappingResult(text="\N{EN DASH}", color="text", index=99),
+    )
+)
+"""A figure that there is not, such as a rate of nothing: a dash, neither good nor bad."""
 
 
 def _id(title: str) -> int:

@@ -22,8 +22,9 @@ class Threshold(BaseModel):
     Attributes:
         unit: Grafana's id of the unit.
         worse: on which side it is bad.
-        warning: from where somebody should look; an alert of severity warning.
+        warning: from where somebody should look.
         critical: from where somebody must; None where there is only one.
+        rings: which of the two an alert rule of Grafana rings at; None: no rule uses it.
         for_: how long it must be so before an alert rule of Grafana fires, as Grafana writes it; None: no rule uses it.
         least: of less than so many nothing is said; None: there is no such bound.
         of: of what, such as impressions.
@@ -36,6 +37,7 @@ class Threshold(BaseModel):
     worse: Literal["above", "below"]
     warning: float
     critical: float | None = None
+    rings: Literal["warning", "critical"] | None = None
     for_: str | None = Field(None, alias="for")
     least: int | None = None
     of: str | None = None
@@ -46,6 +48,13 @@ class Threshold(BaseModel):
         if self.critical is not None and (self.critical > self.warning) != (self.worse == "above"):
             raise ValueError("critical must be beyond warning")
         return self
+
+    @property
+    def limit(self) -> float:
+        """The number beyond which a rule rings."""
+        found = self.critical if self.rings == "critical" else self.warning
+        assert found is not None
+        return found
 
     @property
     def steps(self) -> Steps:
@@ -64,8 +73,8 @@ def thresholds(policy: AlertPolicy | None = None) -> dict[str, Threshold]:
     found = {}
     for name, entry in json.loads(files("dashboards").joinpath("thresholds.json").read_text("utf-8")).items():
         if "alert" in entry:
-            limits = policy.kinds[entry.pop("alert")].limits
-            entry["warning"] = limits[entry.pop("threshold")]
-            entry["least"] = int(limits[entry.pop("guard")])
+            alert = entry.pop("alert")
+            limits, per = policy.kinds[alert.pop("kind")].limits, alert.pop("per", 1)
+            entry |= {name: limits[of] if name == "least" else limits[of] / per for name, of in alert.items()}
         found[name] = Threshold.model_validate(entry)
     return found

@@ -22,6 +22,7 @@ def _key(title: str, description: str, sums: dict[str, str], figure: str, unit: 
         unit=unit,
         width=4,
         height=5,
+        total="last",
         decimals=2 if unit != "short" else None,
         columns={"vs yesterday": Column("percentunit", 0)},
     )
@@ -183,6 +184,37 @@ LIMIT 50""",
                 "ROAS": Column("none", 2),
             },
         ),
+        Panel(
+            "table",
+            "Budgets today",
+            "How campaigns spend their daily budget on the local day that runs: pace 1 is even over the day, 2 twice "
+            "as fast. "
+            "Empty where no budget is known: fanpulse campaigns apply tells them.",
+            f"""\
+SELECT
+    campaign_id AS campaign,
+    cost_micros / 1e6 AS spent,
+    daily_budget_micros / 1e6 AS budget,
+    cost_share AS "of it",
+    pace,
+    used_up_at AS "used up at"
+FROM ads_pace
+WHERE {chosen("platform", "creator", "campaign")}ad_group_id = ''
+ORDER BY "of it" DESC, spent DESC
+LIMIT 50""",
+            width=8,
+            height=9,
+            columns={
+                "campaign": Column(link=_TO_RULES),
+                "spent": Column("currency:¥", 2),
+                "budget": Column("currency:¥", 2),
+                "of it": Column("percentunit", 0, ((None, "green"), (0.9, "yellow"), (1, "red"))),
+                "pace": Column("none", 2),
+                "used up at": Column("dateTimeAsIso", width=160),
+            },
+            of_now=True,
+            may_be_empty=True,
+        ),
         _by("audience", "Audiences", 8),
         _by("channel", "Channels", 8),
         _by("creative", "Creatives", 8),
@@ -191,8 +223,36 @@ LIMIT 50""",
 )
 
 _DETAILS = Row(
-    "Details: hours and people",
+    "Details: what they won, hours, people",
     (
+        Panel(
+            "table",
+            "What campaigns won",
+            "Follows and orders that advertisements seen or clicked in the time range won by last touch, after "
+            "refunds; what "
+            "they win still grows for days. ROAS = attributed revenue / cost. docs/attribution.md defines it.",
+            f"""\
+SELECT
+    campaign_id AS campaign,
+    cost_micros / 1e6 AS spend,
+    follows,
+    follow_cost_micros / 1e6 AS "cost of a fan",
+    orders,
+    net_micros / 1e6 AS revenue,
+    roas AS "ROAS"
+FROM attribution_by(by = 'campaign', since = $__fromTime, until = $__toTime)
+WHERE {chosen("platform", "campaign")}cost_micros > 0
+ORDER BY revenue DESC, spend DESC
+LIMIT 50""",
+            width=24,
+            height=9,
+            columns={
+                "spend": Column("currency:¥", 2),
+                "cost of a fan": Column("currency:¥", 2),
+                "revenue": Column("currency:¥", 2, bar=True),
+                "ROAS": Column("none", 2),
+            },
+        ),
         Panel(
             "bars",
             "Cost of a thousand impressions by local hour",

@@ -27,7 +27,7 @@ FROM fan_portrait
 WHERE {_HERE}dimension = '{dimension}'
 GROUP BY value
 ORDER BY fans DESC
-LIMIT 15""",
+LIMIT 12""",
         width=6,
         height=9,
         of_now=True,
@@ -48,7 +48,7 @@ WHERE {_HERE}{days()}
 GROUP BY day
 ORDER BY time""",
             width=6,
-            height=5,
+            height=6,
             interval_s=86_400,
         ),
         Panel(
@@ -62,7 +62,7 @@ WHERE {_HERE}{days()} AND day < toDate($__toTime, ${{zone:singlequote}})
 GROUP BY day
 ORDER BY time""",
             width=6,
-            height=5,
+            height=6,
             interval_s=86_400,
         ),
         Panel(
@@ -79,7 +79,7 @@ GROUP BY day
 ORDER BY time""",
             unit="currency:¥",
             width=6,
-            height=5,
+            height=6,
             total="sum",
             interval_s=86_400,
         ),
@@ -99,7 +99,7 @@ FROM
 GROUP BY label
 ORDER BY label DESC""",
             width=6,
-            height=5,
+            height=6,
         ),
     ),
 )
@@ -202,21 +202,30 @@ LIMIT 20""",
         Panel(
             "table",
             "By audience of advertisements",
-            "Fans by the targeting label of the advertisement that brought them: which audience's fans stay longest?",
+            "Fans whose first follow an advertisement won (last touch), by its targeting label: which audience's "
+            "acquired "
+            "fans stay longest, and what did they bring in their first week? docs/attribution.md defines it.",
             f"""\
 SELECT
     value AS audience,
-    sum(fans) AS came,
+    sum(fans) AS acquired,
     sum(retained_7) / nullIf(sumIf(fans, retained_7 IS NOT NULL), 0) AS "day 7",
-    sum(retained_30) / nullIf(sumIf(fans, retained_30 IS NOT NULL), 0) AS "day 30"
-FROM fan_cohorts
-WHERE {_HERE}by = 'audience' AND value != '' AND {days("week")}
+    sum(retained_30) / nullIf(sumIf(fans, retained_30 IS NOT NULL), 0) AS "day 30",
+    sum(value_7_micros) / nullIf(sumIf(fans, value_7_micros IS NOT NULL), 0) / 1e6 AS "value a fan"
+FROM acquired_cohorts
+WHERE {_HERE}by = 'audience' AND {days("week")}
 GROUP BY value
-ORDER BY "day 30" DESC, "day 7" DESC, came DESC
+ORDER BY "day 30" DESC, "day 7" DESC, acquired DESC
 LIMIT 20""",
             width=8,
             height=9,
-            columns={"came": Column(bar=True), "day 7": Column("percentunit", 1), "day 30": Column("percentunit", 1)},
+            columns={
+                "acquired": Column(bar=True),
+                "day 7": Column("percentunit", 1),
+                "day 30": Column("percentunit", 1),
+                "value a fan": Column("currency:¥", 2),
+            },
+            may_be_empty=True,
         ),
         Panel(
             "table",

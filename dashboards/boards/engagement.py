@@ -20,8 +20,9 @@ def _key(title: str, description: str, sums: dict[str, str], figure: str, unit: 
         unit=unit,
         width=4,
         height=5,
+        total="last",
         decimals=1 if unit in ("percentunit", "s") else None,
-        columns=_CHANGE,
+        columns={"vs yesterday": Column("percentunit", 0)} if title == "Unfollows" else _CHANGE,
     )
 
 

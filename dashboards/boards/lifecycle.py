@@ -7,6 +7,7 @@ from dashboards.thresholds import thresholds
 _T = thresholds()
 _HERE = chosen("platform", "creator")
 _STAGES = {"new": "blue", "active": "green", "retained": "dark-green", "silent": "orange", "churned": "red"}
+_EACH_STAGE = ",\n".join(f"    sumIf(fans, stage = '{stage}') AS \"{stage}\"" for stage in _STAGES)
 
 
 def _stage(stage: str, says: str) -> Panel:
@@ -72,14 +73,15 @@ _OVER_TIME = Row(
             "Stages by day",
             "Fans in each stage at the end of each local day. They add up to all fans ever seen.",
             f"""\
-SELECT {midnight()} AS time, toString(stage) AS stage, sum(fans) AS fans
+SELECT
+    {midnight()} AS time,
+{_EACH_STAGE}
 FROM fan_stage_days
 WHERE {_HERE}{days()}
-GROUP BY day, stage
-ORDER BY time, stage""",
+GROUP BY day
+ORDER BY time""",
             width=12,
             height=9,
-            series="stage",
             columns={stage: Column(color=color) for stage, color in _STAGES.items()},
             stacked=True,
             least=0,
@@ -154,7 +156,7 @@ WHERE {_HERE}{days()} AND day < toDate($__toTime, ${{zone:singlequote}})
 GROUP BY creator
 ORDER BY "churn rate" DESC
 LIMIT 50""",
-            width=12,
+            width=10,
             height=10,
             columns={
                 "creator": Column(link=Link("fanpulse-audience", "Audience of this creator", {"creator": "creator"})),
@@ -177,7 +179,7 @@ WHERE {_HERE}{days()}
 GROUP BY from_stage, to_stage, reason
 ORDER BY moved DESC
 LIMIT 30""",
-            width=6,
+            width=5,
             height=10,
             columns={"moved": Column(bar=True)},
         ),
@@ -191,7 +193,7 @@ FROM alerts FINAL
 WHERE {_HERE}$__timeFilter(at)
 ORDER BY at DESC
 LIMIT 50""",
-            width=6,
+            width=9,
             height=10,
             columns={
                 "at": Column("dateTimeAsIso", width=160),

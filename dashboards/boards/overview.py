@@ -137,6 +137,7 @@ _KEY = Row(
             rolling("engagement_creator_minute FINAL", {"plays": "plays"}, "{plays}", "plays", _CREATORS),
             width=4,
             height=5,
+            total="last",
             columns=_CHANGE,
         ),
         Panel(
@@ -153,6 +154,7 @@ _KEY = Row(
             unit="percentunit",
             width=4,
             height=5,
+            total="last",
             decimals=1,
             columns=_CHANGE,
         ),
@@ -169,6 +171,7 @@ _KEY = Row(
             ),
             width=4,
             height=5,
+            total="last",
             columns=_CHANGE,
         ),
         Panel(
@@ -178,6 +181,7 @@ _KEY = Row(
             rolling("engagement_creator_minute FINAL", {"entries": "live_entries"}, "{entries}", "entries", _CREATORS),
             width=4,
             height=5,
+            total="last",
             columns=_CHANGE,
         ),
         Panel(
@@ -188,6 +192,7 @@ _KEY = Row(
             unit="currency:¥",
             width=4,
             height=5,
+            total="last",
             columns={"vs yesterday": Column("percentunit", 0)},
         ),
         Panel(
@@ -197,6 +202,7 @@ _KEY = Row(
             rolling("ads_minute FINAL", {"conversions": "conversions"}, "{conversions}", "conversions", _CREATORS),
             width=4,
             height=5,
+            total="last",
             columns=_CHANGE,
         ),
     ),

@@ -191,7 +191,7 @@ FROM pipeline_throughput
 GROUP BY time, worker
 ORDER BY time, worker""",
             width=8,
-            height=9,
+            height=7,
             series="worker",
             texts={"1": ("idle", "yellow"), "2": ("at work", "green")},
         ),
@@ -214,7 +214,7 @@ SELECT
 FROM pipeline_workers
 ORDER BY worker""",
             width=16,
-            height=9,
+            height=7,
             of_now=True,
             columns={
                 "is": Column(texts={"alive": ("alive", "green"), "gone": ("gone", "red")}),

@@ -7,6 +7,7 @@ from schemas.rules import METRICS
 _HERE = "fold_version = 1 AND " + chosen("platform", "campaign")
 _OUTCOMES = {"fired": "green", "clamped": "yellow", "notified": "blue", "dry_run": "purple", "skipped": "#555555"}
 _WORDS = {name: (name.replace("_", " "), color) for name, color in _OUTCOMES.items()}
+_EACH_OUTCOME = ",\n".join(f"    countIf(outcome = '{name}') AS \"{text}\"" for name, (text, _) in _WORDS.items())
 _TO_CAMPAIGN = Link("fanpulse-ads", "Figures of this campaign", {"campaign": "campaign"})
 _CODES = {
     "0": ("did not fire", "#555555"),
@@ -147,14 +148,15 @@ LIMIT 100""",
             "Decisions over time",
             "Decisions of each interval by what came out.",
             f"""\
-SELECT $__timeInterval(closed_at) AS time, outcome, count() AS decisions
+SELECT
+    $__timeInterval(closed_at) AS time,
+{_EACH_OUTCOME}
 FROM rule_decisions FINAL
 WHERE {_HERE}$__timeFilter(closed_at)
-GROUP BY time, outcome
-ORDER BY time, outcome""",
+GROUP BY time
+ORDER BY time""",
             width=12,
-            series="outcome",
-            columns={outcome: Column(color=color) for outcome, color in _OUTCOMES.items()},
+            columns={text: Column(color=color) for text, color in _WORDS.values()},
             stacked=True,
             least=0,
             total="sum",
