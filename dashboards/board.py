@@ -80,6 +80,7 @@ class Panel:
         may_be_empty: there may be nothing to show, such as no open alert.
         texts: words for values, each with a colour.
         of_now: it shows what holds now whatever the time range, for its view knows nothing else.
+        held: a value of a line holds until the next one.
         text: Markdown of a text panel.
         interval_s: shortest time between two points, seconds.
     """
@@ -103,6 +104,7 @@ class Panel:
     may_be_empty: bool = False
     texts: Mapping[str, tuple[str, str]] | None = None
     of_now: bool = False
+    held: bool = False
     text: str = ""
     interval_s: int = 60
 

@@ -5,12 +5,14 @@ from dashboards.queries import chosen
 from schemas.rules import METRICS
 
 _HERE = "fold_version = 1 AND " + chosen("platform", "campaign")
-_OUTCOMES = {"fired": "green", "clamped": "yellow", "notified": "blue", "dry_run": "purple", "skipped": "#555555"}
+_OUTCOMES = {"fired": "green", "clamped": "yellow", "notified": "blue", "dry_run": "purple", "skipped": "#8e8e8e"}
 _WORDS = {name: (name.replace("_", " "), color) for name, color in _OUTCOMES.items()}
-_EACH_OUTCOME = ",\n".join(f"    countIf(outcome = '{name}') AS \"{text}\"" for name, (text, _) in _WORDS.items())
+_EACH_OUTCOME = ",\n".join(
+    f"    countIf(outcome = '{name}') AS \"{text}\"" for name, (text, _) in _WORDS.items() if name != "skipped"
+)
 _TO_CAMPAIGN = Link("fanpulse-ads", "Figures of this campaign", {"campaign": "campaign"})
 _CODES = {
-    "0": ("did not fire", "#555555"),
+    "0": ("did not fire", "#8e8e8e"),
     "1": ("would have fired", "purple"),
     "2": ("told", "blue"),
     "3": ("clamped", "yellow"),
@@ -146,7 +148,7 @@ LIMIT 100""",
         Panel(
             "series",
             "Decisions over time",
-            "Decisions of each interval by what came out.",
+            "Decisions of each interval that came to something, by what came out.",
             f"""\
 SELECT
     $__timeInterval(closed_at) AS time,
@@ -176,6 +178,7 @@ ORDER BY time, campaign""",
             width=12,
             series="campaign",
             least=0,
+            held=True,
             may_be_empty=True,
             interval_s=3600,
         ),
