@@ -310,6 +310,59 @@ def test_ranges_are_those_of_the_boards_time_zone(shown: Shown) -> None:
     assert shown.browser.evaluate(steps) == [15, 60, 300, 10_800]
 
 
+def test_rows_become_series_and_fields_get_names_as_in_grafana(shown: Shown) -> None:
+    shown.browser.open(shown.address)
+    shown.browser.until("document.querySelectorAll('.cards a').length > 6", "the list of boards")
+    given = {
+        "time": ("DateTime('UTC')", ["2026-03-04T00:01:00Z", "2026-03-04T00:00:00Z", "2026-03-04T00:01:00Z"]),
+        "one": ("LowCardinality(String)", ["a", "a", "b"]),
+        "two": ("String", ["x", "x", "y"]),
+        "plays": ("Nullable(Int64)", [2, 1, None]),
+    }
+
+    def fields(columns: tuple[str, ...], series: bool) -> Any:
+        """Name, type, values and unit of each field of a frame of these columns."""
+        meta = [{"name": name, "type": given[name][0]} for name in columns]
+        data = list(zip(*(given[name][1] for name in columns), strict=True))
+        answer = json.dumps({"ref": "A", "series": series, "result": {"meta": meta, "data": data}})
+        override = {"matcher": {"id": "byName", "options": "plays b"}, "properties": [{"id": "unit", "value": "ms"}]}
+        panel = json.dumps({"fieldConfig": {"defaults": {"unit": "short"}, "overrides": [override]}})
+        return shown.browser.evaluate(
+            f"import('/frames.js').then(({{frameOf, configured}}) => configured([frameOf({answer})], {panel}, "
+            "{zone: 'UTC', lookup: () => undefined})[0].fields.map(({display, type, values, config}) => "
+            "[display, type, values, config.unit]))"
+        )
+
+    first, last = 1_772_582_400_000, 1_772_582_460_000
+    assert fields(("time", "one", "plays"), True) == [
+        ["time", "time", [first, last], "short"],
+        ["plays a", "number", [1, 2], "short"],
+        ["plays b", "number", [None, None], "ms"],
+    ]
+    several = fields(("time", "one", "two", "plays"), True)
+    assert [name for name, *_ in several] == ["time", 'plays {one="a", two="x"}', 'plays {one="b", two="y"}']
+    assert [kind for _, kind, *_ in fields(("time", "one", "plays"), False)] == ["time", "string", "number"]
+
+
+def test_figures_of_many_values_are_grafanas(shown: Shown) -> None:
+    calcs = {
+        "lastNotNull": 3,
+        "last": None,
+        "first": 4,
+        "firstNotNull": 4,
+        "min": 1,
+        "max": 4,
+        "sum": 8,
+        "mean": 8 / 3,
+        "count": 4,
+        "range": 3,
+        "diff": -1,
+        "diffperc": -0.25,
+    }
+    script = f"import('/frames.js').then(({{reduced}}) => {list(calcs)}.map((calc) => reduced([4, 1, 3, null], calc)))"
+    assert shown.browser.evaluate(script) == list(calcs.values())
+
+
 def test_a_server_that_is_gone_is_said_and_old_figures_are_greyed(shown: Shown) -> None:
     shown.board("gallery")
     shown.browser.evaluate("window.fetch = () => Promise.reject(new TypeError('gone'))")

@@ -13,7 +13,12 @@ export async function get(path) {
 }
 
 export async function post(path, body, signal) {
-  const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal };
+  const request = {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  };
   return answer(() => fetch(path, request));
 }
 

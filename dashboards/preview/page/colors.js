@@ -10,10 +10,20 @@ const HUES = {
 };
 const SHADES = ["dark-", "semi-dark-", "", "light-", "super-light-"];
 
-/** Colours of lines, one after the other: Grafana's classic palette, without what cannot be told apart on both themes. */
+/** Colours of lines: Grafana's classic palette, without those that cannot be told apart on both themes. */
 export const PALETTE = [
-  "green", "semi-dark-yellow", "light-blue", "semi-dark-orange", "red", "semi-dark-blue", "purple", "#2bb3a3",
-  "#e879a6", "#b08d57", "#9aa0b5", "dark-green",
+  "green",
+  "semi-dark-yellow",
+  "light-blue",
+  "semi-dark-orange",
+  "red",
+  "semi-dark-blue",
+  "purple",
+  "#2bb3a3",
+  "#e879a6",
+  "#b08d57",
+  "#9aa0b5",
+  "dark-green",
 ];
 
 /** Scales from low to high, by the name of the colour mode or of a heat map's scheme. */

@@ -1,7 +1,7 @@
 /** Figures, bars, tables and text: what is drawn with elements. */
 import { visible } from "./charts.js";
 import { css, faded, ink, light } from "./colors.js";
-import { byName, colorFor, paletteColor, reduced, seriesColor, share, shown, text } from "./frames.js";
+import { barColor, byName, paletteColor, reduced, share, shown, text } from "./frames.js";
 import { markdown } from "./markdown.js";
 import { address } from "./template.js";
 
@@ -32,13 +32,26 @@ export function figures(panel, frames) {
       for (let row = 0; row < rows; row++) {
         for (const field of fields) {
           const own = names ? text(names, names.values[row]) : field.display;
-          found.push({ name: fields.length > 1 && names ? `${own} ${field.display}` : own, field, value: field.values[row], row, frame });
+          found.push({
+            name: fields.length > 1 && names ? `${own} ${field.display}` : own,
+            field,
+            value: field.values[row],
+            row,
+            frame,
+          });
         }
       }
     } else {
       for (const field of fields) {
         const value = reduced(field.values, calcs[0]);
-        found.push({ name: field.display, field, value, times: time?.values, frame, row: field.values.lastIndexOf(value) });
+        found.push({
+          name: field.display,
+          field,
+          value,
+          times: time?.values,
+          frame,
+          row: field.values.lastIndexOf(value),
+        });
       }
     }
   }
@@ -68,10 +81,25 @@ export function stat(panel, frames, { width, height, link }) {
     const background = options.colorMode?.startsWith("background");
     const colored = options.colorMode && options.colorMode !== "none" && !background;
     const color = figure.color;
-    const value = element("div", { class: "figure", style: { fontSize: `${size}px`, color: colored ? color : "" } }, prefix, middle, element("small", {}, suffix));
+    const value = element(
+      "div",
+      { class: "figure", style: { fontSize: `${size}px`, color: colored ? color : "" } },
+      prefix,
+      middle,
+      element("small", {}, suffix),
+    );
     if (options.textMode === "name") value.replaceChildren(figure.name);
-    const tile = element("div", { class: "tile" }, named && options.textMode !== "name" ? element("div", { class: "name" }, figure.name) : null, options.textMode === "none" ? null : value);
-    if (background) Object.assign(tile.style, { background: `linear-gradient(120deg, ${faded(color, 0.62)}, ${faded(color, 0.78)})`, color: light() ? "#111217" : "#ffffff" });
+    const tile = element(
+      "div",
+      { class: "tile" },
+      named && options.textMode !== "name" ? element("div", { class: "name" }, figure.name) : null,
+      options.textMode === "none" ? null : value,
+    );
+    if (background)
+      Object.assign(tile.style, {
+        background: `linear-gradient(120deg, ${faded(color, 0.62)}, ${faded(color, 0.78)})`,
+        color: light() ? "#111217" : "#ffffff",
+      });
     if (lined && figure.times?.length > 1) {
       tile.classList.add("lined");
       tile.prepend(sparkline(figure, background ? tile.style.color : color));
@@ -89,9 +117,28 @@ export function barGauge(panel, frames, { height, link }) {
   const bars = found.map((figure) => {
     const said = text(figure.field, figure.value);
     const part = figure.value === null ? 0 : share(zeroed(figure.field), figure.value);
-    const fill = element("div", { class: "fill", style: { [upright ? "height" : "width"]: `${part * 100}%`, background: options.displayMode === "gradient" ? `linear-gradient(${upright ? 0 : 90}deg, ${faded(figure.color, 0.35)}, ${figure.color})` : faded(figure.color, 0.75) } });
+    const fill = element("div", {
+      class: "fill",
+      style: {
+        [upright ? "height" : "width"]: `${part * 100}%`,
+        background:
+          options.displayMode === "gradient"
+            ? `linear-gradient(${upright ? 0 : 90}deg, ${faded(figure.color, 0.35)}, ${figure.color})`
+            : faded(figure.color, 0.75),
+      },
+    });
     const value = element("b", { style: { color: figure.color } }, said);
-    return linked(element("div", { class: "bar" }, element("span", { class: "name", title: figure.name }, figure.name), element("div", { class: options.showUnfilled === false ? "track bare" : "track" }, fill), value), figure, link);
+    return linked(
+      element(
+        "div",
+        { class: "bar" },
+        element("span", { class: "name", title: figure.name }, figure.name),
+        element("div", { class: options.showUnfilled === false ? "track bare" : "track" }, fill),
+        value,
+      ),
+      figure,
+      link,
+    );
   });
   const tall = Math.min(Math.max((height - 4) / Math.max(bars.length, 1), 17), 44);
   return element("div", { class: `bars ${upright ? "upright" : ""}`, style: { "--bar": `${tall}px` } }, ...bars);
@@ -101,12 +148,30 @@ export function barGauge(panel, frames, { height, link }) {
 export function gauge(panel, frames, { width, height }) {
   const found = figures(panel, frames);
   const size = Math.min(width / Math.max(found.length, 1), height * 1.5);
-  return element("div", { class: "tiles across" }, ...found.map(({ name, field, value, color }) => {
-    const arc = (part) => `M 10 52 A 42 42 0 0 1 ${52 - 42 * Math.cos(Math.PI * part)} ${52 - 42 * Math.sin(Math.PI * part)}`;
-    const drawn = svg("svg", { class: "arc", viewBox: "0 0 104 60", width: size * 0.9, height: size * 0.55 });
-    drawn.append(svg("path", { d: arc(1), class: "track" }), svg("path", { d: arc(value === null ? 0 : share(field, value)), stroke: color }));
-    return element("div", { class: "tile" }, drawn, element("div", { class: "figure", style: { fontSize: `${Math.max(16, size / 9)}px`, color } }, text(field, value)), found.length > 1 ? element("div", { class: "name" }, name) : null);
-  }));
+  return element(
+    "div",
+    { class: "tiles across" },
+    ...found.map(({ name, field, value, color }) => {
+      const arc = (part) =>
+        `M 10 52 A 42 42 0 0 1 ${52 - 42 * Math.cos(Math.PI * part)} ${52 - 42 * Math.sin(Math.PI * part)}`;
+      const drawn = svg("svg", { class: "arc", viewBox: "0 0 104 60", width: size * 0.9, height: size * 0.55 });
+      drawn.append(
+        svg("path", { d: arc(1), class: "track" }),
+        svg("path", { d: arc(value === null ? 0 : share(field, value)), stroke: color }),
+      );
+      return element(
+        "div",
+        { class: "tile" },
+        drawn,
+        element(
+          "div",
+          { class: "figure", style: { fontSize: `${Math.max(16, size / 9)}px`, color } },
+          text(field, value),
+        ),
+        found.length > 1 ? element("div", { class: "name" }, name) : null,
+      );
+    }),
+  );
 }
 
 /**
@@ -117,29 +182,66 @@ export function table(panel, frames, { link, sorting, resort }) {
   const frame = frames[0];
   const columns = visible(frame);
   const order = Array.from({ length: frame.length }, (_, row) => row);
-  const by = sorting ?? (panel.options?.sortBy?.[0] && { name: panel.options.sortBy[0].displayName, down: panel.options.sortBy[0].desc });
+  const by =
+    sorting ??
+    (panel.options?.sortBy?.[0] && { name: panel.options.sortBy[0].displayName, down: panel.options.sortBy[0].desc });
   const key = by && columns.find(({ display }) => display === by.name);
   if (key) order.sort((one, other) => (by.down ? -1 : 1) * compared(key.values[one], key.values[other]));
-  const head = element("tr", {}, ...columns.map((field) => {
-    const mark = key === field ? (by.down ? " ▾" : " ▴") : "";
-    const cell = element("th", { class: alignment(field), title: "Sort" }, field.display + mark);
-    cell.onclick = () => resort(key === field && by.down ? { name: field.display, down: false } : { name: field.display, down: true });
-    if (field.config.custom?.width) cell.style.width = `${field.config.custom.width}px`;
-    return cell;
-  }));
-  const rows = order.slice(0, SHOWN_ROWS).map((row) => element("tr", {}, ...columns.map((field) => cell(field, row, frame, link))));
+  const head = element(
+    "tr",
+    {},
+    ...columns.map((field) => {
+      const mark = key === field ? (by.down ? " ▾" : " ▴") : "";
+      const cell = element("th", { class: alignment(field), title: "Sort" }, field.display + mark);
+      cell.onclick = () =>
+        resort(key === field && by.down ? { name: field.display, down: false } : { name: field.display, down: true });
+      if (field.config.custom?.width) cell.style.width = `${field.config.custom.width}px`;
+      return cell;
+    }),
+  );
+  const rows = order
+    .slice(0, SHOWN_ROWS)
+    .map((row) => element("tr", {}, ...columns.map((field) => cell(field, row, frame, link))));
   const made = element("table", { class: "rows" }, element("thead", {}, head), element("tbody", {}, ...rows));
   if (panel.options?.footer?.show) {
-    made.append(element("tfoot", {}, element("tr", {}, ...columns.map((field) => element("td", { class: alignment(field) }, field.type === "number" ? text(field, reduced(field.values, panel.options.footer.reducer?.[0] ?? "sum")) : "")))));
+    made.append(
+      element(
+        "tfoot",
+        {},
+        element(
+          "tr",
+          {},
+          ...columns.map((field) =>
+            element(
+              "td",
+              { class: alignment(field) },
+              field.type === "number"
+                ? text(field, reduced(field.values, panel.options.footer.reducer?.[0] ?? "sum"))
+                : "",
+            ),
+          ),
+        ),
+      ),
+    );
   }
   const rest = frame.length - SHOWN_ROWS;
-  return element("div", { class: "scroll" }, made, rest > 0 ? element("p", { class: "weak" }, `${rest} more rows`) : null);
+  return element(
+    "div",
+    { class: "scroll" },
+    made,
+    rest > 0 ? element("p", { class: "weak" }, `${rest} more rows`) : null,
+  );
 }
 
 /** Markdown. */
 export function prose(panel, lookup) {
-  const written = panel.options?.mode === "html" ? "```\n" + (panel.options.content ?? "") : (panel.options?.content ?? "");
-  return element("div", { class: "scroll prose" }, markdown(written, (url) => address(url, lookup)));
+  const written =
+    panel.options?.mode === "html" ? "```\n" + (panel.options.content ?? "") : (panel.options?.content ?? "");
+  return element(
+    "div",
+    { class: "scroll prose" },
+    markdown(written, (url) => address(url, lookup)),
+  );
 }
 
 /** What colour, name and figures stand in a legend: `entries` have name, color, values. */
@@ -148,12 +250,24 @@ export function legend(options, entries, hidden, toggle) {
   const side = options?.placement === "right";
   const heads = entries[0].values.map(({ head }) => head);
   const items = entries.map(({ name, color, values }) => {
-    const said = values.map(({ head, text: figure }) => element("b", { title: head }, side || options?.displayMode === "table" ? "" : `${head}: `, figure));
-    const item = element("button", { class: hidden.has(name) ? "off" : "", type: "button", title: name }, element("i", { style: { background: color } }), element("span", {}, name), ...said);
+    const said = values.map(({ head, text: figure }) =>
+      element("b", { title: head }, side || options?.displayMode === "table" ? "" : `${head}: `, figure),
+    );
+    const item = element(
+      "button",
+      { class: hidden.has(name) ? "off" : "", type: "button", title: name },
+      element("i", { style: { background: color } }),
+      element("span", {}, name),
+      ...said,
+    );
     item.onclick = (event) => toggle(name, event.ctrlKey || event.metaKey || event.shiftKey);
     return item;
   });
-  const made = element("div", { class: `legend ${side ? "side" : ""} ${options?.displayMode === "table" ? "columns" : ""}` }, ...items);
+  const made = element(
+    "div",
+    { class: `legend ${side ? "side" : ""} ${options?.displayMode === "table" ? "columns" : ""}` },
+    ...items,
+  );
   made.style.setProperty("--figures", heads.length);
   return made;
 }
@@ -165,9 +279,15 @@ function cell(field, row, frame, link) {
   const said = prefix + middle + suffix;
   const kind = custom.cellOptions?.type ?? OLD_CELLS[custom.displayMode] ?? "auto";
   const made = element("td", { class: alignment(field), title: said });
-  const inner = links.length && value !== null ? element("a", { href: link(links[0].url, { field, value, row, frame }), title: links[0].title ?? "" }, said) : said;
+  const inner =
+    links.length && value !== null
+      ? element("a", { href: link(links[0].url, { field, value, row, frame }), title: links[0].title ?? "" }, said)
+      : said;
   if (kind === "gauge" && typeof value === "number") {
-    const fill = element("div", { class: "fill", style: { width: `${share(zeroed(field), value) * 100}%`, background: faded(barColor(field, value), 0.7) } });
+    const fill = element("div", {
+      class: "fill",
+      style: { width: `${share(zeroed(field), value) * 100}%`, background: faded(barColor(field, value), 0.7) },
+    });
     made.append(element("div", { class: "cell" }, element("div", { class: "track" }, fill), element("b", {}, inner)));
   } else {
     made.append(inner);
@@ -180,7 +300,14 @@ function cell(field, row, frame, link) {
   return made;
 }
 
-const OLD_CELLS = { "color-background-solid": "color-background", "color-background": "color-background", "color-text": "color-text", basic: "gauge", "gradient-gauge": "gauge", "lcd-gauge": "gauge" };
+const OLD_CELLS = {
+  "color-background-solid": "color-background",
+  "color-background": "color-background",
+  "color-text": "color-text",
+  basic: "gauge",
+  "gradient-gauge": "gauge",
+  "lcd-gauge": "gauge",
+};
 
 /** A bar begins at nothing, unless somebody says otherwise or there is less. */
 function zeroed(field) {
@@ -188,13 +315,12 @@ function zeroed(field) {
   return field.config.min === undefined ? { ...field, bounds: [Math.min(0, low), high] } : field;
 }
 
-function barColor(field, value) {
-  const mode = field.config.color?.mode ?? "thresholds";
-  return mode === "thresholds" || mode.startsWith("continuous") ? colorFor(field, value) : seriesColor(field);
-}
-
 function alignment(field) {
-  return field.config.custom?.align && field.config.custom.align !== "auto" ? field.config.custom.align : field.type === "number" ? "right" : "left";
+  return field.config.custom?.align && field.config.custom.align !== "auto"
+    ? field.config.custom.align
+    : field.type === "number"
+      ? "right"
+      : "left";
 }
 
 function compared(one, other) {
@@ -221,9 +347,22 @@ function sparkline({ field, times }, color) {
   const [left, right] = [points[0][0], points.at(-1)[0]];
   const own = points.map(([, value]) => value);
   const [low, high] = [field.config.min ?? Math.min(...own), field.config.max ?? Math.max(...own)];
-  const at = ([time, value]) => `${(((time - left) / (right - left || 1)) * 100).toFixed(2)} ${(28 - ((value - low) / (high - low || 1)) * 26).toFixed(2)}`;
+  const at = ([time, value]) => {
+    const [x, y] = [(time - left) / (right - left || 1), (value - low) / (high - low || 1)];
+    return `${(x * 100).toFixed(2)} ${(28 - y * 26).toFixed(2)}`;
+  };
   const path = points.map(at).join(" L ");
-  drawn.append(svg("path", { d: `M ${path} L 100 30 L 0 30 Z`, fill: color, "fill-opacity": 0.18 }), svg("path", { d: `M ${path}`, fill: "none", stroke: color, "stroke-width": 1.5, "vector-effect": "non-scaling-stroke", "stroke-opacity": 0.85 }));
+  drawn.append(
+    svg("path", { d: `M ${path} L 100 30 L 0 30 Z`, fill: color, "fill-opacity": 0.18 }),
+    svg("path", {
+      d: `M ${path}`,
+      fill: "none",
+      stroke: color,
+      "stroke-width": 1.5,
+      "vector-effect": "non-scaling-stroke",
+      "stroke-opacity": 0.85,
+    }),
+  );
   return drawn;
 }
 
@@ -235,6 +374,10 @@ function svg(tag, attributes) {
 
 /** About how wide a figure is, in sizes of its letters. */
 function measure({ prefix, text: middle, suffix }) {
-  const wide = (said) => [...said].reduce((sum, letter) => sum + (/[.,: ]/.test(letter) ? 0.3 : letter.codePointAt(0) > 0x2e80 ? 1 : 0.6), 0);
+  const wide = (said) =>
+    [...said].reduce(
+      (sum, letter) => sum + (/[.,: ]/.test(letter) ? 0.3 : letter.codePointAt(0) > 0x2e80 ? 1 : 0.6),
+      0,
+    );
   return wide(prefix + middle) + wide(suffix) * 0.65;
 }

@@ -46,7 +46,9 @@ export function configured(frames, panel, { zone, lookup }) {
         }
       }
       const made = { ...field, config, zone };
-      made.display = config.displayName ? filled(config.displayName, (name) => ofField(name, made, automatic) ?? lookup(name)) : automatic;
+      made.display = config.displayName
+        ? filled(config.displayName, (name) => ofField(name, made, automatic) ?? lookup(name))
+        : automatic;
       if (field.type === "number") made.index = index++;
       return made;
     }),
@@ -97,7 +99,10 @@ export function seriesColor(field) {
   const { color = {} } = field.config;
   if (color.mode === "fixed" || color.mode === "shades") return colorOf(color.fixedColor ?? "text");
   if (!color.mode || color.mode.startsWith("palette")) return paletteColor(field.palette);
-  return colorFor(field, reduced(field.values, color.seriesBy === "min" ? "min" : color.seriesBy === "max" ? "max" : "lastNotNull"));
+  return colorFor(
+    field,
+    reduced(field.values, color.seriesBy === "min" ? "min" : color.seriesBy === "max" ? "max" : "lastNotNull"),
+  );
 }
 
 /** The colour of a place in the palette. */
@@ -114,8 +119,13 @@ export function colorFor(field, value) {
   return colorOf(step(field, value)?.color ?? "text");
 }
 
-/** The threshold that a value has reached. */
-export function step(field, value) {
+/** The colour of one bar of a field: of its value, or that of all. */
+export function barColor(field, value) {
+  const mode = field.config.color?.mode ?? "thresholds";
+  return mode === "thresholds" || mode.startsWith("continuous") ? colorFor(field, value) : seriesColor(field);
+}
+
+function step(field, value) {
   const { mode, steps = [] } = field.config.thresholds ?? {};
   const at = mode === "percentage" ? share(field, value) * 100 : value;
   return steps.findLast((each) => each.value === null || each.value === undefined || at >= each.value) ?? steps[0];
@@ -216,14 +226,19 @@ function singleLabel(frames) {
 
 function automaticName(field, single) {
   if (!field.labels) return field.name;
-  const label = single ? field.labels[single] : Object.entries(field.labels).map(([name, value]) => `${name}="${value}"`).join(", ");
+  const label = single
+    ? field.labels[single]
+    : Object.entries(field.labels)
+        .map(([name, value]) => `${name}="${value}"`)
+        .join(", ");
   const own = single ? label : `{${label}}`;
   return [field.name === "Value" ? "" : field.name, own].filter(Boolean).join(" ");
 }
 
 const MATCHERS = {
   byName: (name, field, automatic) => name === field.name || name === automatic,
-  byNames: ({ names, mode }, field, automatic) => (names.includes(field.name) || names.includes(automatic)) !== (mode === "exclude"),
+  byNames: ({ names, mode }, field, automatic) =>
+    (names.includes(field.name) || names.includes(automatic)) !== (mode === "exclude"),
   byRegexp: (pattern, field, automatic) => expression(pattern).test(automatic) || expression(pattern).test(field.name),
   byType: (type, field) => type === field.type,
   byFrameRefID: (ref, field, automatic, frame) => ref === frame.ref,
@@ -244,7 +259,8 @@ function put(config, id, value) {
 function parts(field, value, decimals) {
   const { unit } = field.config;
   const zoned = { text: (ms, kind) => timeText(ms, field.zone, kind) };
-  if (field.type === "time") return inUnit(value, unit?.startsWith("dateTime") ? unit : "dateTimeAsSystem", null, zoned);
+  if (field.type === "time")
+    return inUnit(value, unit?.startsWith("dateTime") ? unit : "dateTimeAsSystem", null, zoned);
   if (typeof value === "boolean") return inUnit(value, unit?.startsWith("bool") ? unit : "bool");
   if (typeof value !== "number") return ["", String(value), ""];
   return inUnit(value, unit, decimals ?? field.config.decimals, zoned);
@@ -257,7 +273,12 @@ function range(values) {
 function mapping(mappings = [], value) {
   for (const { type, options } of mappings) {
     if (type === "value" && value !== null && options[String(value)]) return options[String(value)];
-    if (type === "range" && typeof value === "number" && value >= (options.from ?? -Infinity) && value <= (options.to ?? Infinity)) {
+    if (
+      type === "range" &&
+      typeof value === "number" &&
+      value >= (options.from ?? -Infinity) &&
+      value <= (options.to ?? Infinity)
+    ) {
       return options.result;
     }
     if (type === "regex" && value !== null && expression(options.pattern).test(String(value))) return options.result;
@@ -296,12 +317,17 @@ const TRANSFORMATIONS = {
 /** One frame of all: rows that agree on the fields that every frame has become one. */
 function joined(frames, { byField } = {}) {
   if (frames.length < 2) return frames;
-  const shared = byField ? [byField] : frames[0].fields.map(({ name }) => name).filter((name) => frames.every((frame) => frame.fields.some((field) => field.name === name)));
+  const shared = byField
+    ? [byField]
+    : frames[0].fields
+        .map(({ name }) => name)
+        .filter((name) => frames.every((frame) => frame.fields.some((field) => field.name === name)));
   const rows = new Map();
   const fields = [];
   for (const frame of frames) {
     for (const field of frame.fields) {
-      if (!shared.includes(field.name) || !fields.some(({ name }) => name === field.name)) fields.push({ ...field, from: frame });
+      if (!shared.includes(field.name) || !fields.some(({ name }) => name === field.name))
+        fields.push({ ...field, from: frame });
     }
   }
   for (const frame of frames) {

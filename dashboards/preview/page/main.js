@@ -55,23 +55,32 @@ class Board {
   async offer() {
     this.unoffered = false;
     const offered = this.variables.filter(({ type }) => type !== "constant" && type !== "textbox");
-    await Promise.all(offered.map(async (variable) => {
-      try {
-        const { options } = await post(`/api/boards/${this.uid}/variables/${variable.name}`, this.question());
-        this.options.set(variable.name, options);
-        const known = new Set(options.map(({ value }) => value));
-        const kept = this.held.get(variable.name).filter((value) => known.has(value) || (value === ALL && variable.includeAll));
-        this.held.set(variable.name, kept.length ? kept : variable.includeAll ? [ALL] : options.slice(0, 1).map(({ value }) => value));
-      } catch (error) {
-        this.unoffered = true;
-        this.away(error.message);
-      }
-    }));
+    await Promise.all(
+      offered.map(async (variable) => {
+        try {
+          const { options } = await post(`/api/boards/${this.uid}/variables/${variable.name}`, this.question());
+          this.options.set(variable.name, options);
+          const known = new Set(options.map(({ value }) => value));
+          const kept = this.held
+            .get(variable.name)
+            .filter((value) => known.has(value) || (value === ALL && variable.includeAll));
+          this.held.set(
+            variable.name,
+            kept.length ? kept : variable.includeAll ? [ALL] : options.slice(0, 1).map(({ value }) => value),
+          );
+        } catch (error) {
+          this.unoffered = true;
+          this.away(error.message);
+        }
+      }),
+    );
   }
 
   /** Variables as the server takes them. */
   chosen() {
-    return Object.fromEntries(this.variables.filter(({ type }) => type !== "constant").map(({ name }) => [name, this.held.get(name)]));
+    return Object.fromEntries(
+      this.variables.filter(({ type }) => type !== "constant").map(({ name }) => [name, this.held.get(name)]),
+    );
   }
 
   question() {
@@ -82,7 +91,11 @@ class Board {
   lookup = (name, format) => {
     if (name === "__from" || name === "__to") return [String(this.range[name === "__from" ? "begin" : "end"])];
     if (name === "__url_time_range") return `from=${encodeURIComponent(this.from)}&to=${encodeURIComponent(this.to)}`;
-    if (name === "__all_variables") return this.variables.filter(({ type }) => type !== "constant").map(({ name: own }) => this.query(own)).join("&");
+    if (name === "__all_variables")
+      return this.variables
+        .filter(({ type }) => type !== "constant")
+        .map(({ name: own }) => this.query(own))
+        .join("&");
     if (name === "__dashboard") return [this.model.title];
     if (name === "datasource") return format === "queryparam" ? "" : ["ClickHouse"];
     if (!this.held.has(name)) return undefined;
@@ -92,7 +105,10 @@ class Board {
   };
 
   query(name) {
-    return this.held.get(name).map((value) => `var-${name}=${encodeURIComponent(value)}`).join("&");
+    return this.held
+      .get(name)
+      .map((value) => `var-${name}=${encodeURIComponent(value)}`)
+      .join("&");
   }
 
   wall = (at) => toWall(at, this.zone);
@@ -112,7 +128,9 @@ class Board {
   async changed() {
     this.look();
     this.address();
-    const dependent = this.variables.some(({ type, refresh, query }) => type === "query" && (refresh === 2 || JSON.stringify(query).includes("$")));
+    const dependent = this.variables.some(
+      ({ type, refresh, query }) => type === "query" && (refresh === 2 || JSON.stringify(query).includes("$")),
+    );
     if (dependent) await this.offer();
     this.controls();
     await this.refresh();
@@ -120,7 +138,8 @@ class Board {
 
   address() {
     const asked = new URLSearchParams({ from: this.from, to: this.to, refresh: this.every });
-    for (const { name, type } of this.variables) if (type !== "constant") for (const value of this.held.get(name)) asked.append(`var-${name}`, value);
+    for (const { name, type } of this.variables)
+      if (type !== "constant") for (const value of this.held.get(name)) asked.append(`var-${name}`, value);
     const now = new URLSearchParams(location.search);
     for (const name of OWN) if (now.has(name)) asked.set(name, now.get(name));
     history.replaceState(null, "", `/d/${this.uid}?${asked}`);
@@ -134,7 +153,10 @@ class Board {
       this.controls();
     }
     for (const panel of this.panels) panel.due = true;
-    await Promise.all([this.annotate(), ...this.panels.filter(({ visible }) => visible).map((panel) => panel.refresh())]);
+    await Promise.all([
+      this.annotate(),
+      ...this.panels.filter(({ visible }) => visible).map((panel) => panel.refresh()),
+    ]);
     this.plan();
   }
 
@@ -147,10 +169,15 @@ class Board {
 
   async annotate() {
     try {
-      const answers = await Promise.all(this.marks.map(async ({ name, iconColor }) => {
-        const { frames } = await post(`/api/boards/${this.uid}/annotations/${encodeURIComponent(name)}`, this.question());
-        return notesOf(frameOf(frames[0]), name, colorOf(iconColor ?? "red"));
-      }));
+      const answers = await Promise.all(
+        this.marks.map(async ({ name, iconColor }) => {
+          const { frames } = await post(
+            `/api/boards/${this.uid}/annotations/${encodeURIComponent(name)}`,
+            this.question(),
+          );
+          return notesOf(frameOf(frames[0]), name, colorOf(iconColor ?? "red"));
+        }),
+      );
       const before = JSON.stringify(this.notes);
       this.notes = answers.flat();
       if (before === JSON.stringify(this.notes)) return;
@@ -171,57 +198,83 @@ class Board {
   }
 
   controls() {
-    const variables = this.variables.filter(({ hide, type }) => hide !== 2 && type !== "constant").map((variable) =>
-      variableChoice(variable, this.options.get(variable.name) ?? [], this.held.get(variable.name), (values) => {
-        this.held.set(variable.name, values);
-        // Somebody who chooses several is about to choose another.
-        clearTimeout(this.soon);
-        this.soon = setTimeout(() => this.changed(), variable.multi ? 400 : 0);
-      }),
-    );
+    const variables = this.variables
+      .filter(({ hide, type }) => hide !== 2 && type !== "constant")
+      .map((variable) =>
+        variableChoice(variable, this.options.get(variable.name) ?? [], this.held.get(variable.name), (values) => {
+          this.held.set(variable.name, values);
+          // Somebody who chooses several is about to choose another.
+          clearTimeout(this.soon);
+          this.soon = setTimeout(() => this.changed(), variable.multi ? 400 : 0);
+        }),
+      );
     const open = place("variables").querySelector(".menu")?.closest("[data-variable]");
     const kept = open?.dataset.variable;
-    place("variables").replaceChildren(...variables.map((made) => (kept && made.dataset.variable === kept ? renamed(open, made) : made)));
+    place("variables").replaceChildren(
+      ...variables.map((made) => (kept && made.dataset.variable === kept ? renamed(open, made) : made)),
+    );
     const whole = this.range.end - this.range.begin;
     const moved = (by) => this.zoom(this.range.begin + by * whole * 0.5, this.range.end + by * whole * 0.5);
     place("controls").replaceChildren(
       ...this.links(),
-      rangeChoice({ from: this.from, to: this.to, zone: this.zone, choose: (from, to) => this.rangeTo(from, to), shift: moved, wider: () => this.zoom(this.range.begin - whole / 2, Math.min(this.range.end + whole / 2, Date.now())) }),
-      refreshChoice({ every: this.every, offered: this.model.timepicker?.refresh_intervals ?? ["5s", "10s", "30s", "1m", "5m"], now: () => this.refresh(), choose: (every) => {
-        this.every = every;
-        this.address();
-        this.controls();
-        this.plan();
-      } }),
+      rangeChoice({
+        from: this.from,
+        to: this.to,
+        zone: this.zone,
+        choose: (from, to) => this.rangeTo(from, to),
+        shift: moved,
+        wider: () => this.zoom(this.range.begin - whole / 2, Math.min(this.range.end + whole / 2, Date.now())),
+      }),
+      refreshChoice({
+        every: this.every,
+        offered: this.model.timepicker?.refresh_intervals ?? ["5s", "10s", "30s", "1m", "5m"],
+        now: () => this.refresh(),
+        choose: (every) => {
+          this.every = every;
+          this.address();
+          this.controls();
+          this.plan();
+        },
+      }),
       themeButton(() => this.panels.forEach((panel) => panel.answer && panel.draw())),
     );
   }
 
   /** Links of the board to addresses; those to boards of a tag are the menu of boards. */
   links() {
-    return (this.model.links ?? []).filter(({ type, url }) => type === "link" && url).map(({ url, title, tooltip, keepTime, includeVars, targetBlank }) => {
-      const more = [keepTime && "${__url_time_range}", includeVars && "${__all_variables}"].filter(Boolean).join("&");
-      const whole = more ? `${url}${url.includes("?") ? "&" : "?"}${more}` : url;
-      const made = element("a", { href: address(whole, this.lookup), title: tooltip ?? "" }, title);
-      if (targetBlank) Object.assign(made, { target: "_blank", rel: "noopener" });
-      return made;
-    });
+    return (this.model.links ?? [])
+      .filter(({ type, url }) => type === "link" && url)
+      .map(({ url, title, tooltip, keepTime, includeVars, targetBlank }) => {
+        const more = [keepTime && "${__url_time_range}", includeVars && "${__all_variables}"].filter(Boolean).join("&");
+        const whole = more ? `${url}${url.includes("?") ? "&" : "?"}${more}` : url;
+        const made = element("a", { href: address(whole, this.lookup), title: tooltip ?? "" }, title);
+        if (targetBlank) Object.assign(made, { target: "_blank", rel: "noopener" });
+        return made;
+      });
   }
 
   draw() {
-    this.seen = new IntersectionObserver((entries) => {
-      for (const { target, isIntersecting } of entries) {
-        const panel = this.panels.find(({ element: own }) => own === target);
-        if (!panel) continue;
-        panel.visible = isIntersecting;
-        if (isIntersecting && panel.due) panel.refresh();
-      }
-    }, { rootMargin: "200px" });
+    this.seen = new IntersectionObserver(
+      (entries) => {
+        for (const { target, isIntersecting } of entries) {
+          const panel = this.panels.find(({ element: own }) => own === target);
+          if (!panel) continue;
+          panel.visible = isIntersecting;
+          if (isIntersecting && panel.due) panel.refresh();
+        }
+      },
+      { rootMargin: "200px" },
+    );
     place("board").replaceChildren();
     for (const { row, panels } of sections(this.model.panels ?? [])) {
       const grid = element("div", { class: "panels" });
       if (row) {
-        const head = element("button", { class: `row${row.collapsed ? " folded" : ""}`, type: "button" }, filled(row.title ?? "", this.lookup), element("span", { class: "weak" }, row.collapsed ? counted(panels) : ""));
+        const head = element(
+          "button",
+          { class: `row${row.collapsed ? " folded" : ""}`, type: "button" },
+          filled(row.title ?? "", this.lookup),
+          element("span", { class: "weak" }, row.collapsed ? counted(panels) : ""),
+        );
         head.onclick = () => {
           const folded = head.classList.toggle("folded");
           if (folded) this.remove(grid);
@@ -272,7 +325,9 @@ function initial(variable, asked) {
 function sections(panels) {
   const found = [];
   let open = { row: null, panels: [] };
-  for (const panel of panels.toSorted((one, other) => one.gridPos.y - other.gridPos.y || one.gridPos.x - other.gridPos.x)) {
+  for (const panel of panels.toSorted(
+    (one, other) => one.gridPos.y - other.gridPos.y || one.gridPos.x - other.gridPos.x,
+  )) {
     if (panel.type !== "row") {
       open.panels.push(panel);
       continue;
@@ -287,7 +342,12 @@ function sections(panels) {
 function notesOf(frame, title, color) {
   const column = (name) => frame.fields.find((field) => field.name.toLowerCase() === name)?.values ?? [];
   const [time, timeEnd, text, heading] = ["time", "timeend", "text", "title"].map(column);
-  return time.map((at, row) => ({ time: at, timeEnd: timeEnd[row] ?? null, text: [heading[row], text[row]].filter(Boolean).join(": ") || title, color }));
+  return time.map((at, row) => ({
+    time: at,
+    timeEnd: timeEnd[row] ?? null,
+    text: [heading[row], text[row]].filter(Boolean).join(": ") || title,
+    color,
+  }));
 }
 
 /** An open menu with the text of the button made anew: choosing several does not close it. */
@@ -314,7 +374,9 @@ function setTheme(theme) {
 function menu(current) {
   return dropdown(current?.title ?? "Boards", (box) => {
     const kept = page.board ? `?${page.board.lookup("__url_time_range")}&${page.board.lookup("__all_variables")}` : "";
-    box.append(...page.boards.map(({ uid, title }) => element("a", { href: `/d/${encodeURIComponent(uid)}${kept}` }, title)));
+    box.append(
+      ...page.boards.map(({ uid, title }) => element("a", { href: `/d/${encodeURIComponent(uid)}${kept}` }, title)),
+    );
   });
 }
 
@@ -349,7 +411,9 @@ function cycle(pause, uid, asked) {
 function list() {
   place("boards").replaceChildren(menu());
   place("controls").replaceChildren(themeButton(() => {}));
-  const cards = page.boards.map(({ uid, title, description }) => element("a", { href: `/d/${encodeURIComponent(uid)}` }, element("strong", {}, title), description));
+  const cards = page.boards.map(({ uid, title, description }) =>
+    element("a", { href: `/d/${encodeURIComponent(uid)}` }, element("strong", {}, title), description),
+  );
   place("board").replaceChildren(element("div", { class: "cards" }, ...cards));
 }
 

@@ -1,4 +1,4 @@
-/** Markdown as text panels use it, as elements: headings, lists, tables, code, emphasis and links. No HTML comes through. */
+/** Markdown of text panels as elements: headings, lists, tables, code, emphasis and links. No HTML comes through. */
 
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\[([^\]]+)\]\(([^)\s]+)\)/g;
 
@@ -24,7 +24,8 @@ export function markdown(text, address) {
       for (; at < lines.length; at++) {
         const next = /^\s*(?:[-*]|\d+\.)\s+(.*)/.exec(lines[at]);
         if (next) list.append(made("li", next[1], address));
-        else if (/^\s+\S/.test(lines[at]) && list.lastChild) list.lastChild.append(" ", ...inline(lines[at].trim(), address));
+        else if (/^\s+\S/.test(lines[at]) && list.lastChild)
+          list.lastChild.append(" ", ...inline(lines[at].trim(), address));
         else break;
       }
       at--;

@@ -9,7 +9,16 @@ import { duration, fromWall, groupSeconds } from "./time.js";
 
 const CHARTS = { timeseries: timeSeries, barchart: barChart, heatmap: heatMap, "state-timeline": stateTimeline };
 const FIGURES = { stat, bargauge: barGauge, gauge, table };
-const CALCS = { lastNotNull: "Last", last: "Last", mean: "Mean", max: "Max", min: "Min", sum: "Total", total: "Total", count: "Count" };
+const CALCS = {
+  lastNotNull: "Last",
+  last: "Last",
+  mean: "Mean",
+  max: "Max",
+  min: "Min",
+  sum: "Total",
+  total: "Total",
+  count: "Count",
+};
 
 export class Panel {
   /**
@@ -41,7 +50,8 @@ export class Panel {
     this.heading.textContent = filled(this.model.title ?? "", this.board.lookup);
     this.due = false;
     if (this.model.type === "text") return this.draw();
-    if (!(this.model.targets ?? []).some(({ rawSql, hide }) => rawSql && !hide)) return this.say("This panel has no query.", "empty");
+    if (!(this.model.targets ?? []).some(({ rawSql, hide }) => rawSql && !hide))
+      return this.say("This panel has no query.", "empty");
     this.asking?.abort();
     const asking = (this.asking = new AbortController());
     this.element.classList.add("asking");
@@ -50,7 +60,11 @@ export class Panel {
     const interval = groupSeconds(begin, end, points, Math.ceil(duration(this.model.interval) / 1000) || 1);
     const began = performance.now();
     try {
-      const { frames } = await post(`/api/boards/${this.board.uid}/panels/${this.model.id}`, { begin, end, interval, variables: this.board.chosen() }, asking.signal);
+      const { frames } = await post(
+        `/api/boards/${this.board.uid}/panels/${this.model.id}`,
+        { begin, end, interval, variables: this.board.chosen() },
+        asking.signal,
+      );
       this.answer = { frames, begin, end, took: performance.now() - began };
       this.element.classList.remove("stale");
       this.draw();
@@ -83,8 +97,11 @@ export class Panel {
     if (unknown.length) return this.say(`Only Grafana has the transformation ${unknown.join(", ")}.`, "unsupported");
     this.frames = configured(made, model, board);
     const empty = this.frames.every(({ length }) => !length);
-    const blank = this.frames.every(({ fields }) => fields.every(({ type, values }) => type === "time" || values.every((value) => value === null)));
-    if (empty || (blank && model.type !== "table")) return this.say(model.fieldConfig?.defaults?.noValue ?? "No data", "empty");
+    const blank = this.frames.every(({ fields }) =>
+      fields.every(({ type, values }) => type === "time" || values.every((value) => value === null)),
+    );
+    if (empty || (blank && model.type !== "table"))
+      return this.say(model.fieldConfig?.defaults?.noValue ?? "No data", "empty");
     if (FIGURES[model.type]) this.drawFigures();
     else if (model.type === "piechart") this.drawPie();
     else if (CHARTS[model.type]) this.drawChart();
@@ -101,7 +118,14 @@ export class Panel {
       this.sorting = sorting;
       this.draw();
     };
-    drawing.append(FIGURES[this.model.type](this.model, this.frames, { ...this.size(), link: this.link, sorting: this.sorting, resort }));
+    drawing.append(
+      FIGURES[this.model.type](this.model, this.frames, {
+        ...this.size(),
+        link: this.link,
+        sorting: this.sorting,
+        resort,
+      }),
+    );
     drawing.querySelector(".scroll")?.scrollTo(left, top);
   }
 
@@ -113,22 +137,39 @@ export class Panel {
     const entries = slices.map(({ name, field, value, color }) => ({
       name,
       color,
-      values: [wanted.includes("value") && { head: "Value", text: text(field, value) }, wanted.includes("percent") && { head: "Percent", text: share(value, sum) }].filter(Boolean),
+      values: [
+        wanted.includes("value") && { head: "Value", text: text(field, value) },
+        wanted.includes("percent") && { head: "Percent", text: share(value, sum) },
+      ].filter(Boolean),
     }));
     const toggle = this.toggle(entries.map(({ name }) => name));
     this.layout(options, legend(options, entries, this.hidden, toggle));
-    this.chart.setOption(pie(this.model, slices.filter(({ name }) => !this.hidden.has(name))), MERGED);
+    this.chart.setOption(
+      pie(
+        this.model,
+        slices.filter(({ name }) => !this.hidden.has(name)),
+      ),
+      MERGED,
+    );
   }
 
   drawChart() {
     const { model, frames } = this;
     const { legend: options } = model.options ?? {};
-    const fields = model.type === "barchart" ? frames[0].fields.filter(({ type }) => type === "number").map((field) => ({ field })) : seriesFields(frames);
-    let entries = fields.filter(({ field }) => !field.config.custom?.hideFrom?.legend).map(({ field }) => ({
-      name: field.display,
-      color: seriesColor(field),
-      values: (options?.calcs ?? []).map((calc) => ({ head: CALCS[calc] ?? calc, text: text(field, reduced(field.values, calc)) })),
-    }));
+    const fields =
+      model.type === "barchart"
+        ? frames[0].fields.filter(({ type }) => type === "number").map((field) => ({ field }))
+        : seriesFields(frames);
+    let entries = fields
+      .filter(({ field }) => !field.config.custom?.hideFrom?.legend)
+      .map(({ field }) => ({
+        name: field.display,
+        color: seriesColor(field),
+        values: (options?.calcs ?? []).map((calc) => ({
+          head: CALCS[calc] ?? calc,
+          text: text(field, reduced(field.values, calc)),
+        })),
+      }));
     if (model.type === "state-timeline") entries = this.states();
     if (model.type === "heatmap") entries = [];
     this.layout(options, legend(options, entries, this.hidden, this.toggle(entries.map(({ name }) => name))));
@@ -141,7 +182,8 @@ export class Panel {
   states() {
     const found = new Map();
     for (const { field } of seriesFields(this.frames, () => true)) {
-      for (const value of field.values) if (value !== null && found.size < 12) found.set(text(field, value), stateColor(field, value));
+      for (const value of field.values)
+        if (value !== null && found.size < 12) found.set(text(field, value), stateColor(field, value));
     }
     return [...found].map(([name, color]) => ({ name, color, values: [] }));
   }
@@ -178,7 +220,8 @@ export class Panel {
     chart.getZr().on("globalout", () => board.crosshair(null, this));
     chart.getZr().on("mousedown", ({ offsetX }) => (from = offsetX));
     chart.getZr().on("mouseup", ({ offsetX }) => {
-      if (from !== null && Math.abs(offsetX - from) > 8) board.zoom(moment(Math.min(from, offsetX)), moment(Math.max(from, offsetX)));
+      if (from !== null && Math.abs(offsetX - from) > 8)
+        board.zoom(moment(Math.min(from, offsetX)), moment(Math.max(from, offsetX)));
       from = null;
       zoom.hidden = true;
     });
@@ -206,7 +249,8 @@ export class Panel {
       const column = /^__data\.fields(?:\.(\w+)|\[["']?(.+?)["']?\])$/.exec(name);
       if (column) {
         const key = column[1] ?? column[2];
-        const found = frame.fields.find(({ name: own, display }) => own === key || display === key) ?? frame.fields[key];
+        const found =
+          frame.fields.find(({ name: own, display }) => own === key || display === key) ?? frame.fields[key];
         return [String(found?.values[row] ?? "")];
       }
       if (name === "__value.raw" || name === "__value.numeric") return [String(value ?? "")];
@@ -246,11 +290,23 @@ export class Panel {
   inspect() {
     const dialog = document.getElementById("dialog");
     const queries = (this.model.targets ?? []).map(({ rawSql }) => element("pre", {}, rawSql));
-    const read = (this.answer?.frames ?? []).map(({ result }) => `${result.rows.toLocaleString("en-US")} rows, ${result.statistics.rows_read.toLocaleString("en-US")} read, ${Math.round(result.statistics.elapsed * 1000)} ms in ClickHouse`);
-    const data = (this.answer ? configured(this.answer.frames.map(frameOf), this.model, this.board) : []).map((frame) => table({ options: {} }, [frame], { link: () => "#", resort: () => {} }));
+    const read = (this.answer?.frames ?? []).map(({ result: { rows, statistics } }) => {
+      const [given, seen] = [rows, statistics.rows_read].map((count) => count.toLocaleString("en-US"));
+      return `${given} rows, ${seen} read, ${Math.round(statistics.elapsed * 1000)} ms in ClickHouse`;
+    });
+    const data = (this.answer ? configured(this.answer.frames.map(frameOf), this.model, this.board) : []).map((frame) =>
+      table({ options: {} }, [frame], { link: () => "#", resort: () => {} }),
+    );
     const close = element("button", { type: "button", textContent: "Close" });
     close.onclick = () => dialog.close();
-    dialog.replaceChildren(element("h2", {}, this.heading.textContent), element("p", {}, this.model.description ?? ""), element("p", { class: "weak" }, read.join("; ")), ...queries, ...data, element("p", {}, close));
+    dialog.replaceChildren(
+      element("h2", {}, this.heading.textContent),
+      element("p", {}, this.model.description ?? ""),
+      element("p", { class: "weak" }, read.join("; ")),
+      ...queries,
+      ...data,
+      element("p", {}, close),
+    );
     dialog.showModal();
   }
 

@@ -20,7 +20,9 @@ export function moment(text, now, zone, end = false) {
     if (end) wall = shifted(wall, 1, rounding) - 1;
   }
   // Without days in it a difference is one of time that passes, whatever clocks are set to.
-  return sign && !rounding && MS[unit] < MS.d ? now + (sign === "-" ? -1 : 1) * Number(count) * MS[unit] : fromWall(wall, zone);
+  return sign && !rounding && MS[unit] < MS.d
+    ? now + (sign === "-" ? -1 : 1) * Number(count) * MS[unit]
+    : fromWall(wall, zone);
 }
 
 /** A range in words: "Last 6 hours", or from and to. */
@@ -66,7 +68,7 @@ export function zoneOf(name) {
   }
 }
 
-/** Length of a group of `$__timeInterval` as Grafana rounds it, seconds: about `points` in the range, at least `least`. */
+/** Seconds of a group of `$__timeInterval`, as Grafana rounds them: about `points` groups in the range. */
 export function groupSeconds(begin, end, points, least = 1) {
   const wanted = (end - begin) / 1000 / Math.max(points, 1);
   const step = STEPS.find(([limit]) => wanted < limit);
@@ -80,9 +82,28 @@ export function duration(text) {
 }
 
 const STEPS = [
-  [1.5, 1], [3.5, 2], [7.5, 5], [12.5, 10], [17.5, 15], [25, 20], [45, 30], [90, 60], [210, 120], [450, 300],
-  [750, 600], [1050, 900], [1500, 1200], [2700, 1800], [5400, 3600], [9000, 7200], [16_200, 10_800],
-  [32_400, 21_600], [86_400, 43_200], [604_800, 86_400], [1_814_400, 604_800], [3_628_800, 2_592_000],
+  [1.5, 1],
+  [3.5, 2],
+  [7.5, 5],
+  [12.5, 10],
+  [17.5, 15],
+  [25, 20],
+  [45, 30],
+  [90, 60],
+  [210, 120],
+  [450, 300],
+  [750, 600],
+  [1050, 900],
+  [1500, 1200],
+  [2700, 1800],
+  [5400, 3600],
+  [9000, 7200],
+  [16_200, 10_800],
+  [32_400, 21_600],
+  [86_400, 43_200],
+  [604_800, 86_400],
+  [1_814_400, 604_800],
+  [3_628_800, 2_592_000],
 ];
 
 const formats = new Map();
@@ -99,7 +120,12 @@ function offset(ms, zone) {
       formats.set(zone, new Intl.DateTimeFormat("en-US", { ...parts, timeZone: zone, hourCycle: "h23" }));
     }
     const at = Math.floor(ms / 60_000) * 60_000;
-    const part = Object.fromEntries(formats.get(zone).formatToParts(at).map(({ type, value }) => [type, Number(value)]));
+    const part = Object.fromEntries(
+      formats
+        .get(zone)
+        .formatToParts(at)
+        .map(({ type, value }) => [type, Number(value)]),
+    );
     known = Date.UTC(part.year, part.month - 1, part.day, part.hour, part.minute) - at;
     if (offsets.size > 50_000) offsets.clear();
     offsets.set(key, known);

@@ -4,7 +4,7 @@
  */
 
 /** Digits of a number; without `decimals` three that matter, and no zeros at the end. */
-export function digits(value, decimals) {
+function digits(value, decimals) {
   if (!Number.isFinite(value)) return String(value);
   if (decimals !== undefined && decimals !== null) return fixed(value, Math.max(0, decimals));
   if (value === 0 || Number.isInteger(value)) return String(value);
@@ -12,7 +12,7 @@ export function digits(value, decimals) {
   return String(Number(fixed(value, Math.min(places, 20))));
 }
 
-/** Prefix, digits and suffix of a value in a unit. `now` and `time(ms)` serve units that are times. */
+/** Prefix, digits and suffix of a value in a unit; `time.text(ms, kind)` writes moments. */
 export function inUnit(value, unit, decimals, time = {}) {
   const known = UNITS[unit ?? "none"];
   if (known) return known(value, decimals, time);
@@ -27,7 +27,10 @@ export function inUnit(value, unit, decimals, time = {}) {
     case "count":
       return counted(rest)(value, decimals);
     case "si":
-      return scaled(1000, SI.map((prefix) => ` ${prefix}${rest}`))(value, decimals);
+      return scaled(
+        1000,
+        SI.map((prefix) => ` ${prefix}${rest}`),
+      )(value, decimals);
     case "time":
       return ["", time.text ? time.text(value, "full") : String(value), ""];
     case "bool": {
@@ -62,7 +65,10 @@ function scaled(factor, suffixes) {
 }
 
 function counted(what) {
-  return scaled(1000, ["", "K", "M", "B", "T"].map((suffix) => `${suffix} ${what}`));
+  return scaled(
+    1000,
+    ["", "K", "M", "B", "T"].map((suffix) => `${suffix} ${what}`),
+  );
 }
 
 function currency(symbol) {
@@ -85,14 +91,30 @@ function lasting(base, steps) {
 
 const DAY = 86400;
 const SECONDS = [
-  [1e-6, 1e-9, "ns"], [1e-3, 1e-6, "µs"], [1, 1e-3, "ms"], [60, 1, "s"], [3600, 60, "min"], [DAY, 3600, "hour"],
-  [7 * DAY, DAY, "day"], [365 * DAY, 7 * DAY, "week"], [Infinity, 3.15569e7, "year"],
+  [1e-6, 1e-9, "ns"],
+  [1e-3, 1e-6, "µs"],
+  [1, 1e-3, "ms"],
+  [60, 1, "s"],
+  [3600, 60, "min"],
+  [DAY, 3600, "hour"],
+  [7 * DAY, DAY, "day"],
+  [365 * DAY, 7 * DAY, "week"],
+  [Infinity, 3.15569e7, "year"],
 ];
 const MILLISECONDS = [
-  [1, 1e-3, "ms"], [60, 1, "s"], [3600, 60, "min"], [DAY, 3600, "hour"], [365 * DAY, DAY, "day"],
+  [1, 1e-3, "ms"],
+  [60, 1, "s"],
+  [3600, 60, "min"],
+  [DAY, 3600, "hour"],
+  [365 * DAY, DAY, "day"],
   [Infinity, 365 * DAY, "year"],
 ];
-const MINUTES = [[3600, 60, "min"], [DAY, 3600, "hour"], [7 * DAY, DAY, "day"], [Infinity, 7 * DAY, "week"]];
+const MINUTES = [
+  [3600, 60, "min"],
+  [DAY, 3600, "hour"],
+  [7 * DAY, DAY, "day"],
+  [Infinity, 7 * DAY, "week"],
+];
 
 function clock(value) {
   const seconds = Math.floor(Math.abs(value));
@@ -102,7 +124,12 @@ function clock(value) {
 
 function fromNow(value, decimals, time) {
   const seconds = ((time.now ?? Date.now()) - value) / 1000;
-  const steps = [[60, 1, "second"], [3600, 60, "minute"], [DAY, 3600, "hour"], [Infinity, DAY, "day"]];
+  const steps = [
+    [60, 1, "second"],
+    [3600, 60, "minute"],
+    [DAY, 3600, "hour"],
+    [Infinity, DAY, "day"],
+  ];
   const [, size, name] = steps.find(([limit]) => Math.abs(seconds) < limit);
   const count = Math.round(Math.abs(seconds) / size);
   const text = `${count} ${name}${count === 1 ? "" : "s"}`;
@@ -117,19 +144,42 @@ const UNITS = {
   none: plain(""),
   string: (value) => ["", String(value), ""],
   short: scaled(1000, ["", " K", " Mil", " Bil", " Tri", " Quadr"]),
-  sishort: scaled(1000, SI.map((prefix) => (prefix ? ` ${prefix}` : ""))),
+  sishort: scaled(
+    1000,
+    SI.map((prefix) => (prefix ? ` ${prefix}` : "")),
+  ),
   locale: (value, decimals) => ["", value.toLocaleString("en-US", { maximumFractionDigits: decimals ?? 3 }), ""],
   percent: plain("%"),
   percentunit: (value, decimals) => ["", digits(value * 100, decimals), "%"],
-  bytes: scaled(1024, BINARY.map((prefix) => ` ${prefix}B`)),
-  decbytes: scaled(1000, SI.map((prefix) => ` ${prefix}B`)),
-  Bps: scaled(1000, SI.map((prefix) => ` ${prefix}B/s`)),
-  binBps: scaled(1024, BINARY.map((prefix) => ` ${prefix}B/s`)),
+  bytes: scaled(
+    1024,
+    BINARY.map((prefix) => ` ${prefix}B`),
+  ),
+  decbytes: scaled(
+    1000,
+    SI.map((prefix) => ` ${prefix}B`),
+  ),
+  Bps: scaled(
+    1000,
+    SI.map((prefix) => ` ${prefix}B/s`),
+  ),
+  binBps: scaled(
+    1024,
+    BINARY.map((prefix) => ` ${prefix}B/s`),
+  ),
   s: lasting(1, SECONDS),
   ms: lasting(1e-3, MILLISECONDS),
   m: lasting(60, MINUTES),
-  h: lasting(3600, [[DAY, 3600, "hour"], [7 * DAY, DAY, "day"], [Infinity, 7 * DAY, "week"]]),
-  d: lasting(DAY, [[7 * DAY, DAY, "day"], [365 * DAY, 7 * DAY, "week"], [Infinity, 365 * DAY, "year"]]),
+  h: lasting(3600, [
+    [DAY, 3600, "hour"],
+    [7 * DAY, DAY, "day"],
+    [Infinity, 7 * DAY, "week"],
+  ]),
+  d: lasting(DAY, [
+    [7 * DAY, DAY, "day"],
+    [365 * DAY, 7 * DAY, "week"],
+    [Infinity, 365 * DAY, "year"],
+  ]),
   dthms: clock,
   clocks: clock,
   ops: counted("ops/s"),
