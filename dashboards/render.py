@@ -345,6 +345,8 @@ def _properties(kind: Kind, column: Column, board: Board) -> list[model.DynamicC
     if column.bar:
         found["custom.cellOptions"] = {"type": "gauge", "mode": "basic"}
         found["custom.displayMode"] = "basic"
+        # Its own scale from 0 on; Grafana before 10.3 takes that of all numbers of the table.
+        found["min"], found["fieldMinMax"] = 0, True
     if column.width is not None:
         found["custom.width"] = column.width
     if column.texts is not None:
