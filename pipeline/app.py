@@ -112,6 +112,8 @@ READ = (*SOURCES, *LOGS)
 
 TICK = 0.05
 """Seconds between looks at what is due."""
+LOOK = 1.0
+"""Seconds between looks at whether anything comes, and whether anything is stored."""
 ANSWER = 60.0
 """Seconds that Kafka may take to say where a log ends."""
 FAREWELL = 8.0
@@ -315,7 +317,7 @@ class Worker:
                 log.exception("flush failed")
                 self._leave(1, f"a flush failed: {error}")
                 return
-            if now - checked < 1.0:
+            if now - checked < LOOK:
                 continue
             checked = now
             self._tell_time(now)
@@ -355,7 +357,7 @@ class Worker:
 
     def _tell_time(self, now: float) -> None:
         """Where everything of a source is stored and nothing comes any more, the wall clock says how far time is."""
-        if now - self._told_at > self._settings.idle_after:
+        if now - self._told_at > max(self._settings.idle_after, 2 * LOOK):
             # The process stood still, and who knows what came meanwhile.
             self._quiet.clear()
         self._told_at = now
