@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-DEADLINE = 30.0
+DEADLINE = 90.0
 """Seconds that anything may take; a busy machine needs a fraction of it."""
 
 _OPTIONS = (

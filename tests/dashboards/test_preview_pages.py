@@ -22,6 +22,7 @@ from pipeline.migrate import migrate
 pytestmark = [
     pytest.mark.stack,
     pytest.mark.slow,
+    pytest.mark.timeout(400),
     pytest.mark.skipif(chromium_path() is None, reason="there is no Chromium here: apt-get install chromium"),
 ]
 
