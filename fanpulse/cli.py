@@ -38,7 +38,7 @@ COMMANDS: dict[str, Command] = {
     "experiments": Command("fanpulse.experiments", "experiments", "Compare ad groups: A/B tests with verdicts."),
     "rules": Command("fanpulse.rules", "rules", "Budget rules: check, try on past days, apply, ask why."),
     "campaigns": Command("fanpulse.campaigns", "campaigns", "Tell rules of campaigns: budgets, bids, states."),
-    "boards": Command("fanpulse.boards", "boards", "Check boards and alert rules, and send them to a Grafana."),
+    "boards": Command("fanpulse.boards", "boards", "Show boards in a browser; check and publish them."),
     "repair": Command("fanpulse.repair", "repair", "Take late events into the figures of their days."),
     "dead-letters": Command(
         "fanpulse.dead_letters", "dead_letters", "Look at refused records, mend them, and send them again."
