@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
+import generators
 from dashboards.preview.server import serve
 from fanpulse.boards import preview_port
 from fanpulse.context import print_json, settings
@@ -22,6 +24,7 @@ from fanpulse.interrupt import stopping
 from fanpulse.screen import View, line, picture
 from fanpulse.worker import given_up, worker_service
 from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS
+from generators.market import campaigns
 from generators.produce import Produced, backfill, live
 from generators.progress import open_world
 from generators.world import World
@@ -32,9 +35,14 @@ from infra.stack import Stack
 from infra.topics import end_offsets, ensure_topics
 from pipeline import checkpoint as checkpoints
 from pipeline.app import AGENTS
+from pipeline.campaign_log import CampaignChange, RuleChange
+from pipeline.control import send
 from pipeline.migrate import migrate
+from schemas.rule_files import read_rules
 from schemas.topics import SOURCES
 
+RULES = Path(generators.__file__).with_name("rules.yaml")
+"""Rules of the made-up world."""
 CREATORS_SHOWN = 12
 DRAIN_S = 300.0
 """How long the end waits for workers to store what was sent, seconds without any progress."""
@@ -165,6 +173,9 @@ class _Demo:
         sent = [history]
         self._timed_out = False
         if not self.stop.is_set():
+            with self._phase("telling campaigns and budget rules", "rules"):
+                self._tell_rules(world)
+        if not self.stop.is_set():
             with self._phase("live", "live"):
                 self._before = history.records
                 self.view = replace(self.view, done=None)
@@ -176,6 +187,21 @@ class _Demo:
                 if timer is not None:
                     timer.cancel()
         return sent
+
+    def _tell_rules(self, world: World) -> None:
+        """Puts rules in force for the world's campaigns, in a new home; they hold from where its history ends."""
+        client = clickhouse_client(self.settings)
+        try:
+            told = client.query("SELECT count() FROM campaign_changes").result_rows[0][0]
+        finally:
+            client.close()
+        if told:
+            return
+        self._drain()
+        rules = read_rules(RULES, self.settings.time_zone)
+        database = self.settings.database
+        send(self.settings, CampaignChange(database, "demo", tuple(campaigns(world, self._rate))))
+        send(self.settings, RuleChange(database, "demo", rules))
 
     def _time_out(self) -> None:
         self._timed_out = True
