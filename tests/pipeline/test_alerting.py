@@ -27,7 +27,7 @@ from clickhouse_connect.driver.client import Client
 from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError
 from pydantic import SecretStr
-from rig import WorkerProcess, ask, database, now_ms, prepare, send, until
+from rig import DEADLINE, WorkerProcess, ask, database, now_ms, prepare, send, until
 
 from chaos.zone import even_zone
 from infra.connect import kafka_options
@@ -797,7 +797,9 @@ def test_without_kafka_or_clickhouse_it_waits_and_webhooks_are_told_all_the_same
 
 @pytest.mark.stack
 @pytest.mark.slow
-def test_a_worker_tells_of_lost_followers(settings: Settings, hook: Hook, tmp_path: Path) -> None:
+def test_a_worker_tells_of_lost_followers_and_of_a_dear_campaign(
+    settings: Settings, hook: Hook, tmp_path: Path
+) -> None:
     """From events to the webhook, by a real worker."""
     own = settings.model_copy(update={"time_zone": even_zone(datetime.now(UTC))})
     prepare(own)
@@ -810,6 +812,9 @@ def test_a_worker_tells_of_lost_followers(settings: Settings, hook: Hook, tmp_pa
     days = [now - number * 86_400_000 for number in range(5, 0, -1)]
     send(own, "interactions", (event("like", fan, at + fan) for at in days for fan in range(200)))
     send(own, "interactions", (event("unfollow", fan, now - 10_000 + fan) for fan in range(60)))
+    placed = {"campaign_id": "cmp_1", "ad_group_id": "g", "creative_id": "v", "audience": "all", "channel": "feed"}
+    shown = [event("impression", fan, now - 10_000) | placed | {"cost_micros": 80_000} for fan in range(1200)]
+    send(own, "ad_events", shown)
     environment = {
         "time_zone": own.time_zone,
         "idle_after": 1,
@@ -818,12 +823,14 @@ def test_a_worker_tells_of_lost_followers(settings: Settings, hook: Hook, tmp_pa
         "webhook_urls": hook.url,
     }
     with WorkerProcess(settings, tmp_path / "log", **environment) as worker:
-        until(lambda: hook.taken or worker.process.poll() is not None, "an alert")
-        assert hook.taken, worker.output()
+        until(lambda: len(hook.taken) == 2 or worker.process.poll() is not None, "two alerts", deadline=1.5 * DEADLINE)
+        assert len(hook.taken) == 2, worker.output()
         assert worker.stop() == 0
         assert "0123456789abcdef" not in (tmp_path / "log").read_text()
-    message = hook.taken[0].message
+    campaign, message = sorted((each.message for each in hook.taken), key=lambda each: str(each["kind"]))
     day = datetime.fromtimestamp(now / 1000, ZoneInfo(own.time_zone)).date()
     assert (message["id"], message["state"]) == (f"follower_loss:douyin:dy_1:{day}", "open")
     assert message["figures"]["unfollowed"] == 60
-    assert sent(settings)[0]["id"] == message["id"]
+    assert (campaign["kind"], campaign["subject"], campaign["state"]) == ("cpm_high", "cmp_1", "open")
+    assert campaign["figures"]["cpm_micros"] == 80_000_000
+    assert {each["id"] for each in sent(settings)} == {message["id"], campaign["id"]}
