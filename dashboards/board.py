@@ -131,6 +131,7 @@ class Board:
         since: begin of the time range it opens with, such as now-3h.
         refresh_s: seconds between two looks.
         variables: which it offers beside the data source: platform, creator, campaign, window.
+        annotations: what is marked on its time axes, names of ``queries.ANNOTATIONS``.
         rows_read: rows that one of its queries reads at most.
         needs: table without whose rows it has nothing to show; None: it always has.
     """
@@ -143,6 +144,7 @@ class Board:
     since: str = "now-3h"
     refresh_s: int = 5
     variables: tuple[str, ...] = ("platform", "creator")
+    annotations: tuple[str, ...] = ("alerts", "rules")
     rows_read: int = 2_000_000
     needs: str | None = None
 

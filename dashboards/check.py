@@ -86,7 +86,10 @@ def queries(boards: Sequence[Board], rules: Sequence[Rule], zone: str) -> list[Q
         for name, choice in CHOICES.items()
         if choice.sql is not None and any(name in board.variables for board in boards)
     ]
-    found += [Query(f"annotation {name}", sql, _RANGES["d"], may_be_empty=True) for name, _, sql in ANNOTATIONS]
+    marks = {
+        ANNOTATIONS[name].of(board.variables): ANNOTATIONS[name].name for board in boards for name in board.annotations
+    }
+    found += [Query(f"annotation {name}", sql, _RANGES["d"], may_be_empty=True) for sql, name in marks.items()]
     found += [
         Query(f"alert {rule.uid}", rule.query("UTC"), rule.over_s * 1000, may_be_empty=rule.may_be_empty)
         for rule in rules

@@ -4,36 +4,62 @@ The texts keep the macros and variables of the panels; ``macros.expand`` fills t
 typed.
 """
 
-from collections.abc import Mapping
-from textwrap import dedent
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-ALERTS = dedent("""\
-    SELECT
-        at AS time,
-        concat(title, ': ', creator_id, if(subject = '', '', concat(' ', subject)), '. ', said) AS text,
-        kind AS tags
-    FROM alerts FINAL
-    WHERE $__timeFilter(at)
-    ORDER BY at DESC
-    LIMIT 200""")
-"""Alerts of the stream, as annotations: when they became true."""
 
-RULES = dedent("""\
-    SELECT
-        closed_at AS time,
-        concat(
-            rule_id, ': ', action, ' ', campaign_id,
-            if(after_micros IS NULL, '', concat(' to ', toString(round(after_micros / 1e6, 2)), ' yuan'))
-        ) AS text,
-        action AS tags
-    FROM budget_actions FINAL
-    WHERE fold_version = 1 AND $__timeFilter(closed_at)
-    ORDER BY closed_at DESC
-    LIMIT 200""")
-"""What budget rules did, as annotations: when their windows closed."""
+@dataclass(frozen=True)
+class Annotation:
+    """What is marked on time axes: a query with columns time, text and tags.
 
-ANNOTATIONS: tuple[tuple[str, str, str], ...] = (("Alerts", "red", ALERTS), ("Budget rules", "blue", RULES))
-"""What is marked on the time axis of every board: name, colour, query with columns time, text and tags."""
+    ``scope``: variables that narrow it where a board offers them, with the column of each.
+    """
+
+    name: str
+    color: str
+    sql: str
+    scope: Mapping[str, str]
+
+    def of(self, offered: Collection[str]) -> str:
+        """The query for a board that offers these variables."""
+        narrowed = {name: column for name, column in self.scope.items() if name in offered}
+        return self.sql.replace("WHERE ", f"WHERE {chosen(**narrowed)}", 1)
+
+
+ANNOTATIONS: dict[str, Annotation] = {
+    "alerts": Annotation(
+        "Alerts",
+        "red",
+        """\
+SELECT
+    at AS time,
+    concat(title, ': ', creator_id, if(subject = '', '', concat(' ', subject)), '. ', said) AS text,
+    kind AS tags
+FROM alerts FINAL
+WHERE $__timeFilter(at)
+ORDER BY at DESC
+LIMIT 200""",
+        {"platform": "platform", "creator": "creator_id"},
+    ),
+    "rules": Annotation(
+        "Budget rules",
+        "blue",
+        """\
+SELECT
+    closed_at AS time,
+    concat(
+        rule_id, ': ', action, ' ', campaign_id,
+        if(after_micros IS NULL, '', concat(' to ', toString(round(after_micros / 1e6, 2)), ' yuan'))
+    ) AS text,
+    action AS tags
+FROM budget_actions FINAL
+WHERE fold_version = 1 AND $__timeFilter(closed_at)
+ORDER BY closed_at DESC
+LIMIT 200""",
+        {"platform": "platform", "campaign": "campaign_id"},
+    ),
+}
+"""Alerts of the stream, when they became true; and what budget rules did, when their windows closed."""
 
 
 def chosen(*names: str, **columns: str) -> str:

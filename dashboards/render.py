@@ -76,9 +76,10 @@ def dashboard(board: Board, zone: str = ZONE) -> model.Dashboard:
     for name in board.variables:
         builder = builder.with_variable(variable(name))
     builder = builder.with_variable(constant("zone", zone))
-    for name, color, _ in ANNOTATIONS:
+    marks = [ANNOTATIONS[name] for name in board.annotations]
+    for mark in marks:
         builder = builder.annotation(
-            build.AnnotationQuery().name(name).datasource(SOURCE).enable(True).hide(False).icon_color(color)
+            build.AnnotationQuery().name(mark.name).datasource(SOURCE).enable(True).hide(False).icon_color(mark.color)
         )
     for row in board.rows:
         titled = build.Row(row.title).id(_id(f"row {row.title}"))
@@ -97,9 +98,9 @@ def dashboard(board: Board, zone: str = ZONE) -> model.Dashboard:
     assert found.templating.list_val is not None
     found.templating.list_val[-1].current = model.VariableOption(selected=True, text=zone, value=zone)
     assert found.annotations is not None
-    for annotation, (_, _, sql) in zip(found.annotations.list_val or (), ANNOTATIONS, strict=True):
+    for annotation, mark in zip(found.annotations.list_val or (), marks, strict=True):
         # Grafana's model knows only the annotations of its own store.
-        annotation.target = _Target("Anno", sql, TABLE)  # type: ignore[assignment]
+        annotation.target = _Target("Anno", mark.of(board.variables), TABLE)  # type: ignore[assignment]
     return found
 
 

@@ -300,6 +300,7 @@ BOARD = Board(
     place=4,
     rows=(_KEY, _WHO, _WHEN, _SOURCES, _DETAILS),
     since="now-30d",
+    annotations=("alerts",),
     refresh_s=300,
     rows_read=40_000_000,
 )

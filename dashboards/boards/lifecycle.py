@@ -265,6 +265,7 @@ BOARD = Board(
     place=3,
     rows=(_KEY, _OVER_TIME, _WHO, _DETAILS),
     since="now-30d",
+    annotations=("alerts",),
     refresh_s=60,
     rows_read=20_000_000,
 )
