@@ -45,7 +45,9 @@ class Mix(BaseModel):
     records added. ``edge``: share of events added at the edges of the rules: exactly at the late horizon, one
     millisecond within and beyond it; ahead of the clock; ids that are nearly another's; every kind of event; odd
     spelling. ``lives``: share of events added that stages hang on: a fan seen before comes back after days, unfollows,
-    does both on one day or in one millisecond, acts at the edge of a local day. ``idle_topics``, ``idle_partitions``:
+    does both on one day or in one millisecond, acts at the edge of a local day. ``wins``: share of events added that
+    attribution hangs on: a fan follows or pays at the edge of a window after an advertisement, or is shown another in
+    the same millisecond; orders are refunded, before or after. ``idle_topics``, ``idle_partitions``:
     get no record. ``hours``: event time that the run spans, up to now. ``history``: about so many records come before
     that, of the 45 days before those hours: stages of fans change by absence too.
     """
@@ -57,6 +59,7 @@ class Mix(BaseModel):
     malformed: float = Field(0.02, ge=0, le=1)
     edge: float = Field(0.01, ge=0, le=1)
     lives: float = Field(0.02, ge=0, le=1)
+    wins: float = Field(0.02, ge=0, le=1)
     idle_topics: frozenset[str] = frozenset()
     idle_partitions: frozenset[int] = frozenset()
     hours: float = Field(6, gt=0, le=24 * 7)
@@ -166,6 +169,10 @@ class Additions:
         self._keys: dict[int, deque[bytes]] = {}
         self._ancient: deque[Record] = deque(maxlen=_KEPT)
         self._zone = ZoneInfo(settings.time_zone)
+        self._windows = {
+            "click": settings.click_window * HOUR_MS,
+            "impression": settings.view_window * HOUR_MS,
+        }
         self._fans: dict[int, list[_Seen]] = {}
         self._met = 0
         self._number = 0
@@ -193,6 +200,7 @@ class Additions:
         for share, make in (
             (mix.edge, self._edge),
             (mix.lives, self._life),
+            (mix.wins, self._win),
             (mix.duplicates / 10, self._repeat),
             (mix.late / 10, self._old),
             (mix.malformed / 4, self._broken),
@@ -339,6 +347,44 @@ class Additions:
 
     def _date(self, at: int) -> date:
         return datetime.fromtimestamp(at / 1000, self._zone).date()
+
+    # What attribution follows from.
+
+    def _win(self, record: Record) -> list[Record]:
+        """A conversion after an advertisement, about where its window ends or it begins, and what goes with that."""
+        rng, shown = self._rng, self._kept.get(("ad_events", record.partition))
+        topic = rng.choice([topic for topic in ("interactions", "orders") if topic in self._topics] or [""])
+        newest = self._newest(topic, record.partition) if topic else None
+        if not shown or newest is None:
+            return []
+        base = rng.choice(shown)
+        ad = orjson.loads(base.value or b"")
+        window = self._windows.get(ad["kind"], 0)
+        after = (rng.choice((-1, 0, 1)), window + rng.choice((-1, 0, 1)), rng.randrange(window + 1))
+        # What is ahead would make all that follows late.
+        at = min(ad["event_time"] + rng.choice(after), newest)
+        own = {"platform": ad["platform"], "creator_id": ad["creator_id"], "fan_id": ad["fan_id"]}
+        label = "event" if at > newest - self._behind else "late"
+
+        def told(kind: str, at: int, **fields: Any) -> Record:
+            example = next(each for each in _examples(topic) if orjson.loads(each)["kind"] == kind)
+            event = orjson.loads(example) | {"event_id": self._id(), "event_time": at, "kind": kind} | own | fields
+            return Record(topic, base.partition, base.key, orjson.dumps(event), label)
+
+        if topic == "interactions":
+            made = [told("follow", at)]
+        else:
+            order, amount = self._id(), rng.randrange(10**9)
+            made = [told("paid", at, order_id=order, amount_micros=amount)]
+            for part in range(rng.choice((0, 0, 1, 2))):
+                made.append(told("refunded", at - part * 1000, order_id=order, amount_micros=amount // 2 + part))
+            if rng.random() < 0.1:
+                made.append(told("paid", at - rng.randrange(2), order_id=order, amount_micros=1))
+        if rng.random() < 0.3:
+            kind = rng.choice(("click", "impression"))
+            made.append(self._like(base, base.label, kind=kind, campaign_id=f"w{rng.randrange(3)}"))
+        rng.shuffle(made)
+        return made
 
     # Repeats, old events, broken records.
 

@@ -48,6 +48,9 @@ class Scene:
             home=stack.home.path,
             database=f"fanpulse_{name.replace('-', '_')}_{corner}",
             topic_prefix=f"{name}.{corner}.",
+            # A load of some hours has conversions on both sides of where they end.
+            click_window=3,
+            view_window=1,
         )
         self.folder = Home(self.settings.home).path / "chaos" / f"{name}-{corner}"
         self.truth = TruthLog(self.folder / "truth")
