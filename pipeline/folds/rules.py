@@ -263,8 +263,13 @@ class Rules(Fold):
                 for campaign in campaigns:
                     if partition_of(campaign.platform, campaign.campaign_id, self._partitions) != self._partition:
                         continue
+                    key = Key(campaign.platform, campaign.campaign_id)
+                    before = self._campaigns.get(key[:2])
+                    for group in before.ad_groups if before is not None else ():
+                        # One that is listed no more is not told any more.
+                        self._touch(Row("entity", entity=key._replace(ad_group_id=group.ad_group_id)))
                     self._tell(campaign)
-                    self._touch(Row("campaign", entity=Key(campaign.platform, campaign.campaign_id)))
+                    self._touch(Row("campaign", entity=key))
                     for entity in entities([campaign]):
                         known = self._entities.get(entity.key)
                         if entity.created_at is None and known is not None:
@@ -350,7 +355,10 @@ class Rules(Fold):
         if entity.key[:2] in self._campaigns and not self._unlisted(entity):
             return True
         minutes = self._minutes.get(entity.key)
-        return minutes is not None and minutes.last is not None and minutes.last >= closed_at - HELD_MS + DAY_MS
+        if minutes is None or minutes.last is None:
+            return False
+        # Whether minutes are put together by now depends on when rows were taken.
+        return minutes.last // QUARTER_MS * QUARTER_MS >= closed_at - HELD_MS + DAY_MS
 
     def _unlisted(self, entity: Entity) -> bool:
         """Whether it is an ad group that its campaign, as it was told, does not list."""
