@@ -146,7 +146,7 @@ def run(
     """
     used = used_variables(query.sql) - {ZONE}
     found = []
-    for number, chosen in enumerate(_choices({name: values[name] for name in sorted(used)}, thorough)):
+    for number, chosen in enumerate(choices({name: values[name] for name in sorted(used)}, thorough)):
         ran = _run(client, query, end_ms, zone, chosen, first=number == 0)
         tell(ran)
         found.append(ran)
@@ -198,8 +198,14 @@ def _has_data(rows: Sequence[Sequence[object]]) -> bool:
     return any(value is not None for row in rows for value in row[1:] or row)
 
 
-def _choices(values: Mapping[str, Sequence[str]], thorough: bool) -> Iterator[dict[str, list[str]]]:
-    """Everything; then so that every pair of values of two variables is there, as few as a greedy search finds."""
+def choices(values: Mapping[str, Sequence[str]], thorough: bool) -> Iterator[dict[str, list[str]]]:
+    """What to choose of variables one time after the other.
+
+    Args:
+        values: what each may be; names of ``variables.CHOICES``.
+        thorough: after what a board opens with also every value of each once, and every pair of values of two once; not
+            in as few times as there could be, but in as few as a greedy search finds.
+    """
     default = {name: [ALL] if CHOICES[name].many else [CHOICES[name].default] for name in values}
     yield default
     if not thorough:

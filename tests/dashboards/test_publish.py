@@ -115,6 +115,29 @@ def test_refusals_are_one_line_that_says_what_to_do(grafana: FakeGrafana, monkey
         _publish()
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("grafana.example", "must be a URL"),
+        ("https://admin:word@grafana.example", "must not carry a password"),
+        ("https://grafana.example/?orgId=1", "must end after the path"),
+        ("https://grafana.example:port", "must be a URL"),
+    ],
+)
+def test_an_address_that_is_none_is_refused(url: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANPULSE_GRAFANA_URL", url)
+    monkeypatch.setenv("FANPULSE_GRAFANA_TOKEN", TOKEN)
+    with pytest.raises(FanpulseError, match=says) as refused:
+        _publish()
+    assert TOKEN not in refused.value.message
+
+
+def test_an_address_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANPULSE_GRAFANA_URL", "https://grafana.example/below")
+    with pytest.raises(FanpulseError, match="needs FANPULSE_GRAFANA_TOKEN"):
+        _publish()
+
+
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3),
