@@ -11,7 +11,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -206,19 +206,24 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged: a board asks every few seconds."""
 
-    def _answered(self, answer: Any) -> _Answer:
+    def _answered(self, answer: Callable[[str], _Answer]) -> _Answer:
         try:
             self._must_be_from_here()
-            made: _Answer = answer(urlsplit(self.path).path)
-            return made
+            return answer(urlsplit(self.path).path)
         except _Unanswered as error:
-            return _refusal(error.status, str(error))
+            status, message = error.status, str(error)
         except Unknown as error:
-            return _refusal(HTTPStatus.NOT_FOUND, str(error))
+            status, message = HTTPStatus.NOT_FOUND, str(error)
         except Refused as error:
-            return _refusal(HTTPStatus.BAD_REQUEST, str(error))
+            status, message = HTTPStatus.BAD_REQUEST, str(error)
         except FanpulseError as error:
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error.message)
+            status, message = HTTPStatus.INTERNAL_SERVER_ERROR, error.message
+        except Exception as error:
+            # A panel that cannot be answered for must not take the others along.
+            status, message = HTTPStatus.INTERNAL_SERVER_ERROR, f"the preview failed: {error!r}"
+        # A body may be left unread, and would be taken for the next request.
+        self.close_connection = True
+        return _refusal(status, message)
 
     def _get(self, path: str) -> _Answer:
         library = self.server.library
@@ -265,7 +270,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > _ASKED_BYTES:
-            self.close_connection = True
             raise _Unanswered(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {_ASKED_BYTES} bytes, with their length"
             )
@@ -282,6 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store" if answer.tag is None else "no-cache")
         if answer.tag is not None:
             self.send_header("ETag", answer.tag)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         if answer.status is not HTTPStatus.NOT_MODIFIED:
             self.send_header("Content-Length", str(len(answer.content)))
         self.end_headers()

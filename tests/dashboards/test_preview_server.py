@@ -143,6 +143,16 @@ def test_questions_that_no_board_has_are_refused(port: int, path: str, body: str
     assert said in content["error"]
 
 
+def test_what_is_refused_leaves_nothing_to_be_taken_for_the_next_request(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    smuggled = "GET /api/boards HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection.request("POST", "/api/boards/gallery/panels/1", smuggled, _JSON | {"Origin": "https://example.com"})
+    response = connection.getresponse()
+    assert (response.status, response.headers["Connection"]) == (403, "close")
+    response.read()
+    connection.close()
+
+
 def test_nothing_can_be_changed(port: int) -> None:
     for method in ("PUT", "DELETE", "OPTIONS", "PATCH"):
         response, content = _ask(port, "/api/boards/gallery", method=method)

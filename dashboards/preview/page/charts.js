@@ -315,7 +315,7 @@ function line(field, times, axis, index, context) {
     stack: stacked ? `${custom.stacking.group ?? "A"} ${axis}` : undefined,
     data: values.map((value, at) => {
       const point = [toWall(times[at], context.zone), value];
-      return !points && value !== null && alone(at) ? { value: point, symbol: "circle", symbolSize: 4 } : point;
+      return !points && value !== null && alone(at) ? { value: point, symbol: "circle", symbolSize: 6 } : point;
     }),
     connectNulls: custom.spanNulls === true,
     smooth: custom.lineInterpolation === "smooth" ? 0.35 : false,
