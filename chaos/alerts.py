@@ -1,4 +1,5 @@
-"""Alerts under faults: creators who lose followers and others who do not, and a webhook server that fails at times.
+"""Alerts under faults: creators who lose followers and pay too much for advertisements, others who do not, and a
+webhook server that fails at times.
 
 Which alerts must come is known by how the fans were made; thresholds and figures are those of ``POLICY``.
 """
@@ -11,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,9 +25,11 @@ from infra.connect import clickhouse_client, kafka_options, kafka_producer
 from infra.settings import Settings
 from schemas.topics import partition_for
 
-POLICY = '{"history_days": 3, "least_history_days": 2}'
+POLICY = '{"history_days": 3, "least_history_days": 2, "cpm_high": {"min_impressions": 100}}'
 FANS, LEAVING, DAYS = 200, 60, 5
 """Fans of each creator, how many of those who lose some leave today, and how many days before today all were there."""
+SHOWN, DEAR, CHEAP = 120, 80_000, 20_000
+"""Impressions of each creator's campaign in an hour, and micros that one costs: of those who lose fans, and others."""
 DAY_MS = 86_400_000
 _HANGS = 4.0
 """Seconds: longer than a worker waits for an answer."""
@@ -34,19 +37,25 @@ _HANGS = 4.0
 
 @dataclass
 class Followers:
-    """Creators by name, and which of them lose followers today."""
+    """Creators by name, and which of them lose followers today. ``at``: when that was sent, UTC ms."""
 
     creators: list[str]
     losing: frozenset[str]
+    at: int = 0
 
-    def wanted(self, settings: Settings) -> dict[str, int]:
-        """Fans that each alert must not exceed in number, by the alert's id."""
-        today = datetime.now(ZoneInfo(settings.time_zone)).date()
-        return {f"follower_loss:douyin:{creator}:{today}": LEAVING for creator in sorted(self.losing)}
+    def wanted(self, settings: Settings) -> dict[str, tuple[str, int]]:
+        """A figure of each alert, and what it must not exceed, by the alert's id."""
+        moment = datetime.fromtimestamp(self.at / 1000, ZoneInfo(settings.time_zone))
+        today, hour = moment.date(), moment.astimezone(UTC).strftime("%Y-%m-%dT%H00Z")
+        found = {f"follower_loss:douyin:{creator}:{today}": ("unfollowed", LEAVING) for creator in sorted(self.losing)}
+        return found | {
+            f"cpm_high:douyin:{creator}:cmp_{creator}:{hour}": ("impressions", SHOWN) for creator in sorted(self.losing)
+        }
 
     def send(self, settings: Settings) -> list[Sent]:
         """Sends what all of them did, each record once; what the broker took, as ground truth."""
         now = int(time.time() * 1000)
+        self.at = now - 10_000
         days = [now - number * DAY_MS for number in range(DAYS, 0, -1)]
         events = [
             self._event(creator, fan, "like", at + fan)
@@ -55,29 +64,39 @@ class Followers:
             for fan in range(FANS)
         ]
         events += [
-            self._event(creator, fan, "unfollow", now - 10_000 + fan)
+            self._event(creator, fan, "unfollow", self.at + fan)
             for creator in self.creators
             if creator in self.losing
             for fan in range(LEAVING)
         ]
-        topic = settings.topic_prefix + "interactions"
+        events += [
+            self._event(creator, fan, "impression", self.at) | self._placed(creator)
+            for creator in self.creators
+            for fan in range(SHOWN)
+        ]
         with contextlib.closing(kafka_producer(settings)) as producer:
             sent = []
             for event in events:
                 key, value = str(event["fan_id"]).encode(), json.dumps(event).encode()
                 partition = partition_for(key, settings.partitions)
-                sent.append((producer.send(topic, value, key, partition=partition), partition, key, value))
+                topic = "ad_events" if event["kind"] == "impression" else "interactions"
+                answer = producer.send(settings.topic_prefix + topic, value, key, partition=partition)
+                sent.append((answer, topic, partition, key, value))
             taken = [(answer.get(timeout=60), *others) for answer, *others in sent]
         return [
-            Sent("interactions", partition, answer.offset, answer.timestamp, key, value, "event")
-            for answer, partition, key, value in taken
+            Sent(topic, partition, answer.offset, answer.timestamp, key, value, "event")
+            for answer, topic, partition, key, value in taken
         ]
 
     @staticmethod
     def _event(creator: str, fan: int, kind: str, at: int) -> dict[str, Any]:
         fan_id = f"{creator}-{fan}"
         own = {"event_id": f"{kind}-{fan_id}-{at}", "event_time": at, "platform": "douyin", "fan_id": fan_id}
-        return {**own, "creator_id": creator, "kind": kind, "content_id": "v"}
+        return {**own, "creator_id": creator, "kind": kind} | ({} if kind == "impression" else {"content_id": "v"})
+
+    def _placed(self, creator: str) -> dict[str, Any]:
+        place = {"campaign_id": f"cmp_{creator}", "ad_group_id": "g", "creative_id": "v", "audience": "all"}
+        return {**place, "channel": "feed", "cost_micros": DEAR if creator in self.losing else CHEAP}
 
 
 @dataclass
@@ -151,20 +170,27 @@ def delivered(settings: Settings) -> int:
         return int(client.query(query).result_rows[0][0])
 
 
-def compare(settings: Settings, wanted: dict[str, int], hook: Hook) -> list[TableResult]:
+_FIGURES = ("unfollowed", "impressions")
+_ALERTS = (
+    "SELECT id, toString(state) AS state, figures['unfollowed'] AS a, figures['impressions'] AS b FROM alerts FINAL"
+)
+
+
+def compare(settings: Settings, wanted: dict[str, tuple[str, int]], hook: Hook) -> list[TableResult]:
     """The table, the topic and what the webhook took, against the alerts that must be: each is there, open, and says
     the same wherever it is told and however often."""
     table, topic, told = Tally("alerts"), Tally("kafka_alerts"), Tally("webhook_alerts")
     rows: dict[str, float] = {}
     with contextlib.closing(clickhouse_client(settings)) as client:
-        for name, state, left in stream(
-            client, "SELECT id, toString(state) AS state, figures['unfollowed'] AS unfollowed FROM alerts FINAL"
-        ):
+        for name, state, *found in stream(client, _ALERTS):
             if name in rows or name not in wanted:
                 table.double(name)
-            elif state != "open" or not 0 < left <= wanted[name]:
-                table.differ(name, f"{state}, {left:.0f} of {wanted[name]} left")
-            rows[name] = left
+                continue
+            figure, most = wanted[name]
+            value = dict(zip(_FIGURES, found, strict=True))[figure]
+            if state != "open" or not 0 < value <= most:
+                table.differ(name, f"{state}, {figure}: {value:.0f} of {most}")
+            rows[name] = value
     consumer = KafkaConsumer(**kafka_options(settings), enable_auto_commit=False)
     try:
         name = settings.topic_prefix + "alerts"
@@ -180,7 +206,8 @@ def compare(settings: Settings, wanted: dict[str, int], hook: Hook) -> list[Tabl
         for body in bodies:
             message = json.loads(body)
             said[message["id"]].add(body)
-            if message["state"] != "open" or message["figures"]["unfollowed"] != rows.get(message["id"]):
+            figure, _ = wanted.get(message["id"], ("", 0))
+            if message["state"] != "open" or message["figures"].get(figure) != rows.get(message["id"]):
                 tally.differ(message["id"], "it says something else than the row")
         for each in said.keys() - wanted.keys():
             tally.double(each)
