@@ -24,6 +24,7 @@ class FakeGrafana:
         self.policy: dict[str, Any] = {"receiver": "grafana-default-email", "routes": [{"receiver": "of-others"}]}
         self.written: list[str] = []
         self.refuse: int | None = None
+        self.open = False
         grafana = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +36,7 @@ class FakeGrafana:
                 elif grafana.refuse is not None:
                     code, found = grafana.refuse, {"message": "no permission"}
                 else:
+                    grafana.open = self.headers.get("X-Disable-Provenance") == "true"
                     code, found = grafana.answer(self.command, self.path, body)
                 sent = json.dumps(found).encode()
                 self.send_response(code)
@@ -89,7 +91,9 @@ class FakeGrafana:
             return self._contact(method, path, body)
         if path == _PROVISIONING + "policies":
             if method == "PUT":
-                self.policy = body
+                if self.open and self.policy.get("provenance"):
+                    return 400, {"message": "cannot change provenance from 'api' to ''"}
+                self.policy = body if self.open else {**body, "provenance": "api"}
                 return 202, {"message": "policies updated"}
             return 200, self.policy
         return 404, {"message": "Not found"}

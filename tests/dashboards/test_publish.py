@@ -62,6 +62,15 @@ def test_everything_arrives_and_a_second_time_changes_nothing(grafana: FakeGrafa
     assert grafana.written == []
 
 
+@pytest.mark.parametrize("provenance", ["", "api"])
+def test_policies_stay_as_open_to_changes_as_they_were(grafana: FakeGrafana, provenance: str) -> None:
+    if provenance:
+        grafana.policy["provenance"] = provenance
+    _publish()
+    assert grafana.policy.get("provenance", "") == provenance
+    assert len(grafana.policy["routes"]) == 2
+
+
 def test_what_somebody_changed_is_named_and_put_back(grafana: FakeGrafana) -> None:
     _publish()
     uid = all_boards()[0].uid
