@@ -10,7 +10,7 @@ import orjson
 import polars as pl
 from clickhouse_connect.driver.client import Client
 
-from infra.errors import FanpulseError
+from infra.errors import FanpulseError, InfraError
 from infra.settings import Settings
 from pipeline import campaign_log, fan_log, touch_log
 from pipeline import checkpoint as checkpoints
@@ -567,7 +567,31 @@ def _texts(columns: tuple[str, ...]) -> str:
 
 
 def rule_state(client: Client, partition: int, version: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What is stored of the rules and campaigns of a partition, for ``Rules.restore_state``."""
+    """What is stored of the rules and campaigns of a partition, for ``Rules.restore_state``.
+
+    It is asked for in several questions, and must be whole: where another worker has stored more between them, all are
+    asked again.
+
+    Raises:
+        InfraError: another worker did so every time.
+    """
+    for _ in range(_TRIES):
+        rows, minutes = _rule_state(client, partition, version)
+        [[applied]] = client.query(
+            "SELECT max(applied) FROM rule_state WHERE partition = {partition:UInt16} "
+            "AND fold_version = {version:UInt16} AND kind != 'minute'",
+            parameters={"partition": partition, "version": version},
+        ).result_rows
+        # Whatever changes the state changes a row beside the minutes.
+        if applied == (rows.filter(pl.col("kind") != "minute")["applied"].max() or 0):
+            return rows, minutes
+    raise InfraError(f"another worker goes on writing the state of {campaign_log.TOPIC}[{partition}] while it is read")
+
+
+_TRIES = 20
+
+
+def _rule_state(client: Client, partition: int, version: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     here = "FROM rule_state FINAL WHERE partition = {partition:UInt16} AND fold_version = {version:UInt16}"
     parameters: dict[str, Any] = {"partition": partition, "version": version}
     columns = (
@@ -578,7 +602,9 @@ def rule_state(client: Client, partition: int, version: int) -> tuple[pl.DataFra
     closed = next((numbers[0] for numbers in rows.filter(pl.col("kind") == "closed")["numbers"].to_list()), None)
     inputs = rows.filter(pl.col("kind") == "input")
     oldest = {source: numbers[2] for source, numbers in inputs.select("source", "numbers").iter_rows()}
-    since = min((each or 0 for each in oldest.values()), default=0)
+    # A partition that has reached no time has no minutes: for its sake all of the others' would be read.
+    reached = [source for source, numbers in inputs.select("source", "numbers").iter_rows() if numbers[1] is not None]
+    since = min((oldest[source] or 0 for source in reached), default=0)
     open_minutes = _frame(
         client,
         f"SELECT {columns} {here} AND kind = 'minute' AND rule_state.minute > toDateTime({{since:Int64}}, 'UTC')",
