@@ -34,7 +34,7 @@ from pipeline.folds.campaign_facts import CampaignFacts
 from pipeline.folds.engagement import Engagement
 from pipeline.folds.facts import Facts
 from pipeline.folds.lifecycle import Lifecycle
-from pipeline.folds.rules import Rules
+from pipeline.folds.rules import ACTIONS, Rules
 from pipeline.folds.touches import Touches
 from pipeline.health import Health
 from pipeline.log import Batch, Log, PartitionLog
@@ -473,7 +473,8 @@ class Worker:
     async def _send(self, outputs: list[Output]) -> None:
         """Sends records in order, and again those that Kafka did not take, for ever; Stopped when the worker stops.
 
-        On a log of agents no record may pass the one before it in its partition; else they are sent many at a time.
+        On a log of agents no record may pass the one before it in its partition, nor an action the one before it of its
+        campaign; else they are sent many at a time.
         """
         producer = await self.app.maybe_start_producer()
         at, wait = 0, 0.1
@@ -523,10 +524,11 @@ class Worker:
 
 def _together(outputs: list[Output]) -> list[Output]:
     """The first outputs, as many as may be on their way at once."""
-    seen: set[tuple[str, int | None]] = set()
+    seen: set[tuple[str, int | bytes | None]] = set()
     for count, output in enumerate(outputs):
-        place = output.topic, output.partition
-        if output.topic in LOGS and place in seen:
+        # Of a campaign's actions the last one holds, so they are in order, too.
+        place = output.topic, output.key if output.topic == ACTIONS else output.partition
+        if output.topic in (*LOGS, ACTIONS) and place in seen:
             return outputs[:count]
         seen.add(place)
     return outputs

@@ -6,7 +6,9 @@ import pytest
 
 from infra.settings import Settings
 from infra.topics import consumer_group
+from pipeline.app import _together as together
 from pipeline.app import application
+from pipeline.fold import Output
 
 
 @pytest.fixture
@@ -31,3 +33,15 @@ def test_members_have_fixed_names_unless_they_shall_not(settings: Settings) -> N
     assert names[0] == application(settings, 0).conf.consumer_group_instance_id
     without = settings.model_copy(update={"static_membership": False})
     assert application(without, 0).conf.consumer_group_instance_id is None
+
+
+def test_an_action_waits_for_the_one_before_it_of_its_campaign() -> None:
+    """Sent at once, the first might fail and come after the second; whoever drops repeats would end with the first."""
+    campaigns = [b"douyin:k", b"douyin:l", b"douyin:k", b"douyin:m"]
+    outputs = [Output("budget_actions", key, b"%d" % number) for number, key in enumerate(campaigns)]
+    assert together(outputs) == outputs[:2]
+    assert together(outputs[2:]) == outputs[2:]
+    moves = [Output("fan_transitions", b"k", b"") for _ in range(3)]
+    assert together(moves) == moves
+    facts = [Output("fan_facts", None, b"", partition) for partition in (0, 1, 0)]
+    assert together(facts) == facts[:2]
