@@ -129,6 +129,16 @@ def encode(message: Message) -> bytes:
             return _change(database, by, "campaigns", {"campaigns": _dumped(campaigns)})
 
 
+def sender(value: bytes | None) -> str | None:
+    """The database that a message names; None: it names none, so no fanpulse wrote it."""
+    try:
+        line = orjson.loads((value or b"").partition(b"\n")[0])
+    except ValueError:
+        return None
+    found = line.get("database") if isinstance(line, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def decode(value: bytes | None) -> Message:
     """A message. ValueError if ``value`` is none."""
     head, _, body = (value or b"").partition(b"\n")
@@ -182,13 +192,17 @@ class CampaignLog(Log):
         began, parts, newest = time.thread_time(), [pl.DataFrame(schema=ROWS)], NEVER
         records = zip(block.offsets.tolist(), block.appended.tolist(), block.values, strict=True)
         for offset, appended, value in records:
+            # Another database's may be of another version of fanpulse, which says what this one cannot read.
+            if sender(value) != self._database:
+                continue
             try:
                 message = decode(value)
             except ValueError as error:
                 where = f"{TOPIC}[{self.partition}]: offset {offset}"
-                raise Broken(f"{where} is no message of the campaign log ({error})") from None
-            if message.database != self._database:
-                continue
+                raise Broken(
+                    f"{where} is a message that this version of fanpulse cannot read ({error}): it was told by another "
+                    "one; start workers of that version"
+                ) from None
             if isinstance(message, Figures):
                 if message.reached is not None and message.reached > appended + AHEAD_MS:
                     # Told by a worker whose clock was far ahead.

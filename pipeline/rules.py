@@ -186,8 +186,9 @@ class Decision(NamedTuple):
     """What a rule made of an entity and a window, fired or not: the row to keep.
 
     ``key`` is the same whenever the same window is evaluated, so what is done under it is done once. ``figures`` are
-    those of the metrics that the rule looks at, rounded down: counts, micros, millionths. ``before`` and ``after`` are
-    micros of a budget or bid, and None where none was to be changed. ``by`` is the rule that outranked it.
+    those of the metrics that the rule looks at, rounded down: counts, micros, millionths; beyond 64 bits, the largest
+    that fits. ``before`` and ``after`` are micros of a budget or bid, and None where none was to be changed. ``by`` is
+    the rule that outranked it.
     """
 
     key: str
@@ -331,10 +332,16 @@ def apply(found: Iterable[Entity], acts: Iterable[Act]) -> list[Entity]:
 _FIRES: dict[Mode, Outcome] = {"act": "fired", "notify": "notified", "dry_run": "dry_run"}
 Ratio = tuple[int, int] | None
 """Numerator and positive denominator, in counts, micros or millionths; None: no figure."""
+_LARGEST = (1 << 63) - 1
 
 
 def _ratio(over: int, under: int) -> Ratio:
     return (over, under) if under > 0 else None
+
+
+def _figure(over: int, under: int) -> int:
+    """A quotient as it is kept. A conversion of a thousand million yuan for a micro is more than 64 bits hold."""
+    return max(-_LARGEST, min(over // under, _LARGEST))
 
 
 def _whole(value: int | None) -> Ratio:
@@ -422,7 +429,7 @@ def _evaluate(
                 rule.action.do,
                 outcome,
                 reason,
-                {metric: None if ratio is None else ratio[0] // ratio[1] for metric, ratio in ratios.items()},
+                {metric: None if ratio is None else _figure(*ratio) for metric, ratio in ratios.items()},
                 guards,
                 before,
                 after,
@@ -562,7 +569,7 @@ def _change(action: Action, entity: Entity, memory: Memory) -> tuple[int | None,
     elif action.floor is not None:
         rooms.append((before - action.floor, "floor"))
     if action.daily_cap is not None:
-        base = memory.base if memory.firings else before
+        base = memory.base or before
         rooms.append((base * action.daily_cap // FULL - memory.changed, "daily_cap"))
     reason: Reason = ""
     for room, limit in rooms:
@@ -573,7 +580,7 @@ def _change(action: Action, entity: Entity, memory: Memory) -> tuple[int | None,
 
 def _fired(rule: Rule, memory: Memory, before: int | None, after: int | None, closed_at: int) -> Memory:
     changed = 0 if before is None or after is None else abs(after - before)
-    base = memory.base if memory.firings else before or 0
+    base = memory.base or before or 0
     return Memory(
         closed_at,
         rule.hysteresis is None,

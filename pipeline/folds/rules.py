@@ -278,6 +278,13 @@ class Rules(Fold):
                     self._told.append((campaign, by, applied, appended))
 
     def _rule(self, known: Known, by: str) -> None:
+        before = self._rules.get(known.rule.id)
+        if before is not None and _steps(before.rule) != _steps(known.rule):
+            # What it changed today was something else, or the other way: that is no part of the daily cap.
+            for key, memory in self._memories.items():
+                if key[0] == known.rule.id and memory.base:
+                    self._memories[key] = memory._replace(base=0, changed=0)
+                    self._touch(Row("memory", entity=key[1], rule_id=key[0]))
         self._rules[known.rule.id] = known
         self._touch(Row("rule", rule_id=known.rule.id))
         self._changes.append((known.rule, known.enabled, by, *self._at))
@@ -407,6 +414,11 @@ class Rules(Fold):
             case "minute":
                 numbers = list(self._open[row.source][row.minute][row.entity])
         return (row.kind, row.minute, *row.entity, row.rule_id, row.source, numbers, text, applied)
+
+
+def _steps(rule: Rule) -> tuple[str, bool]:
+    """What a rule changes, and whether upwards."""
+    return rule.action.do, (rule.action.by or 0) > 0
 
 
 def action_record(act: Act, decided_at: int) -> bytes:

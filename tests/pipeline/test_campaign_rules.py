@@ -6,7 +6,9 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import orjson
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from pipeline.block import Block
 from pipeline.campaign_log import CampaignChange, CampaignLog, RuleChange, Switch, partition_of
 from pipeline.folds.campaign_facts import CampaignFacts
 from pipeline.folds.rules import FINE_MS, HELD_MS, Rules
+from pipeline.log import Broken
 from pipeline.minutes import QUARTER_MS, Minutes
 from pipeline.rules import Key, Span, Sums
 from pipeline.verdict import Horizon, Verdicts
@@ -377,3 +380,72 @@ def test_a_minute_that_no_event_can_change_is_not_counted_anew() -> None:
         rows = fold.take()["rule_state"]
     assert fold._minutes[Key("douyin", "k")].sums(Span(0, NOW)).impressions == 5
     assert rows.filter(kind="minute")["minute"].dt.epoch("ms").to_list() == [9 * MINUTE]
+
+
+def folded(messages: Iterable[bytes], partitions: int = 1) -> Rules:
+    """Partition 0 after these messages, everything decided; the broker took them hours after ``NOW``."""
+    fold = Rules("d", 0, partitions)
+    reader = CampaignLog(0, "d", {"rules": fold}, {"rules": 0}, 0)
+    for at, message in enumerate(messages):
+        offsets = np.array([at])
+        block = Block("campaign_facts", 0, at, at + 1, offsets, offsets + NOW + 4 * 60 * MINUTE, [message])
+        fold.apply(reader._judge(block).rows)
+        assert fold.settle(10**9)
+    return fold
+
+
+def sums(start: int, until: int, reached: int, minute: int = 0, **measures: int) -> bytes:
+    """A message of partition 0: what an ad group had in a minute after ``NOW``."""
+    made = {"platform": "douyin", "creator_id": "A", "campaign_id": "k", "ad_group_id": "g"}
+    row = made | {"minute": NOW + minute * MINUTE} | dict.fromkeys(MEASURES, 0) | measures
+    frame = pl.DataFrame([row] if measures else [], schema=campaign_log.FIGURES)
+    return campaign_log.encode(campaign_log.Figures("d", 0, start, until, NOW + reached * MINUTE, None, frame))
+
+
+def test_what_others_wrote_into_the_log_stops_nobody() -> None:
+    """Another database's workers may be of a version that says what this one cannot read."""
+    newer = {"database": "another", "change": "rules", "by": "x", "rules": [{"id": "r", "something": "new"}]}
+    foreign = [orjson.dumps(newer) + b"\n", orjson.dumps({"database": "another"}), b"", b"hello", b"[1]\n", b'"d"']
+    told = campaign_log.encode(RuleChange("d", "me", (rule(**RULES[0]),)))
+    assert list(folded([*foreign, told])._rules) == ["raise"]
+
+
+def test_an_own_message_that_cannot_be_read_ends_the_process_and_says_what_to_do() -> None:
+    newer = {"database": "d", "change": "rules", "by": "x", "rules": [{"id": "r", "something": "new"}]}
+    with pytest.raises(Broken, match=r"campaign_facts\[0\]: offset 0 .* start workers of that version"):
+        folded([orjson.dumps(newer) + b"\n"])
+
+
+def test_figures_beyond_64_bits_are_the_largest_that_fit() -> None:
+    """A conversion of a thousand million yuan for a micro: a ROAS of 10^21 millionths is no missing figure."""
+    told = rule(
+        id="win", mode="act", level="campaign", when=["roas > 100%", "roi > 100%"], window={"last": "1 minute"},
+        action={"do": "pause"},
+    )  # fmt: skip
+    log = [campaign_log.encode(RuleChange("d", "me", (told,))), sums(0, 1, 0)]
+    figures = {"conversions": 1, "cost_micros": 1, "conversion_value_micros": 10**15}
+    rows = folded([*log, sums(1, 2, 1, **figures)]).take()["rule_decisions"]
+    assert rows["outcome"].to_list() == ["fired"]
+    assert rows["metric_values"].to_list() == [[2**63 - 1, 2**63 - 1]]
+
+
+def test_what_a_rule_changed_before_it_was_about_something_else_is_no_part_of_its_daily_cap() -> None:
+    """Else a bid of 1 yuan might be raised by half of the budget, for it was 100 yuan before the first change."""
+    fields: dict[str, Any] = {
+        "id": "r", "mode": "act", "level": "campaign", "when": ["impressions > 0"], "window": {"last": "1 minute"},
+        "cool_down": "1 minute", "most_per_day": 9,
+    }  # fmt: skip
+    budget = {"do": "budget", "by": "+40%", "ceiling": "5000 yuan", "daily_cap": "50%"}
+    price = {"do": "bid", "by": "+40%", "ceiling": "5000 yuan", "daily_cap": "50%"}
+    rules = [rule(**fields, action=budget), rule(**fields, action=price, version=2)]
+    log = [
+        campaign_log.encode(CampaignChange("d", "me", (campaign("k"),))),
+        campaign_log.encode(RuleChange("d", "me", (rules[0],))),
+        sums(0, 1, 0),
+        sums(1, 2, 1, 0, impressions=1),
+        campaign_log.encode(RuleChange("d", "me", (rules[1],))),
+        *(sums(minute, minute + 1, minute, minute - 1, impressions=1) for minute in (2, 3, 4)),
+    ]
+    actions = folded(log).take()["budget_actions"].sort("closed_at")
+    assert actions["after_micros"].to_list() == [140_000_000, 1_400_000, 1_500_000]
+    assert actions["clamped_by"].to_list() == ["", "", "daily_cap"]
