@@ -12,7 +12,8 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from chaos.records import AHEAD_MS, Additions, Mix, Record, world_records
+from chaos.campaigns import Teller
+from chaos.records import AHEAD_MS, HOUR_MS, Additions, Mix, Record, world_records
 from chaos.truth import Sent, TruthLog
 from infra.connect import kafka_options, kafka_producer
 from infra.settings import Settings
@@ -44,8 +45,9 @@ class _Newest:
 class Feed:
     """Sends ``events`` records, all labels together, in a thread of its own.
 
-    ``rate``: records a second; None: as fast as it goes. The topics must have no other sender, and no record yet that
-    is not in ``truth``.
+    ``rate``: records a second; None: as fast as it goes. ``teller`` is given its turn between records, so nothing is
+    told while the feed pauses; of minutes where the mix has a ``spread`` and the history is over. The topics must have
+    no other sender, and no record yet that is not in ``truth``.
 
     A record without an answer (Kafka was away longer than 15 minutes) is looked up in the log: found, it is in the
     truth; not found, it is sent again.
@@ -59,6 +61,7 @@ class Feed:
         rate: float | None = None,
         mix: Mix = Mix(),  # noqa: B008
         seed: int = 1,
+        teller: Teller | None = None,
     ) -> None:
         self._settings = settings
         self._truth = truth
@@ -66,6 +69,7 @@ class Feed:
         self._rate = rate
         self._mix = mix
         self._seed = seed
+        self._teller = teller
         self._sent = 0
         self._begun = 0
         self._asked = 0
@@ -122,6 +126,8 @@ class Feed:
                 for record in self._records():
                     self._send(record)
                 self._settle(0)
+                if self._teller is not None:
+                    self._teller.end()
             finally:
                 self._producer.close(timeout=10)
         except BaseException as error:
@@ -140,13 +146,18 @@ class Feed:
         """Records in the order sent, at the rate asked for, until there are enough."""
         mix = self._mix
         additions = Additions(self._settings, mix, self._seed, self._newest_of)
-        began, number = time.monotonic(), 0
+        began, number, hours_from = time.monotonic(), 0, time.time() * 1000 - mix.hours * HOUR_MS
         for record in world_records(self._settings, self._events, mix, self._seed):
             for each in (record, *additions.after(record)):
                 if number >= self._events:
                     return
                 if self._rate is not None and number % 20 == 0:
                     self._stopping.wait(max(0.0, began + number / self._rate - time.monotonic()))
+                if self._teller is not None and number % 20 == 0:
+                    newest = max(
+                        (each.sent for (topic, _), each in self._newest.items() if topic == "ad_events"), default=0
+                    )
+                    self._teller.turn(mix.spread is not None and newest >= hours_from)
                 if not self._running.is_set():
                     paused = time.monotonic()
                     self._settle(0)

@@ -255,6 +255,11 @@ class Fleet:
         """The same as processes."""
         return [self._workers[index] for index in self.indices]
 
+    @property
+    def events_only(self) -> bool:
+        """Whether no wall clock moves time on."""
+        return self._environment["idle_after"] == EVENTS_ONLY
+
     def start(self, index: int, *arguments: str, **environment: object) -> WorkerProcess:
         """Starts a worker; does not wait for it."""
         arguments = (*arguments, "--group", self._group) if self._group else arguments

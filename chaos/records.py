@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from chaos.campaigns import CAMPAIGNS, GROUPS, platform
 from generators.config import WorldConfig
 from generators.weather import LABELS
 from generators.world import World
@@ -47,9 +48,12 @@ class Mix(BaseModel):
     spelling. ``lives``: share of events added that stages hang on: a fan seen before comes back after days, unfollows,
     does both on one day or in one millisecond, acts at the edge of a local day. ``wins``: share of events added that
     attribution hangs on: a fan follows or pays at the edge of a window after an advertisement, or is shown another in
-    the same millisecond; orders are refunded, before or after. ``idle_topics``, ``idle_partitions``:
-    get no record. ``hours``: event time that the run spans, up to now. ``history``: about so many records come before
-    that, of the 45 days before those hours: stages of fans change by absence too.
+    the same millisecond; orders are refunded, before or after. ``campaigns``: share of events added that budget rules
+    hang on: advertisements of a few campaigns, cheap and dear by turns. ``idle_topics``, ``idle_partitions``:
+    get no record. ``hours``: event time that the run spans, up to now. ``spread``: so many records fill those hours
+    (None: as many as are sent), so a run that sends fewer has minutes pass, and not more of them than are wanted.
+    ``history``: about so many records come before that, of the 45 days before those hours: stages of fans change by
+    absence too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,9 +64,11 @@ class Mix(BaseModel):
     edge: float = Field(0.01, ge=0, le=1)
     lives: float = Field(0.02, ge=0, le=1)
     wins: float = Field(0.02, ge=0, le=1)
+    campaigns: float = Field(0.06, ge=0, le=1)
     idle_topics: frozenset[str] = frozenset()
     idle_partitions: frozenset[int] = frozenset()
     hours: float = Field(6, gt=0, le=24 * 7)
+    spread: int | None = Field(None, gt=0)
     history: int = Field(0, ge=0)
 
 
@@ -93,16 +99,17 @@ def world_records(
     """
     end = clock()
     start = end - int(mix.hours * HOUR_MS)
+    # Both are made first: a pause between them would be taken for quiet.
+    hours = _world(settings, mix.spread or events, mix, seed, start, end)
     if mix.history:
         yield from _world(settings, mix.history, mix, seed, start - HISTORY_DAYS * DAY_MS, start, start)
-    yield from _world(settings, events, mix, seed, start, end)
+    yield from hours
 
 
 def _world(
     settings: Settings, events: int, mix: Mix, seed: int, start: int, end: int, until: float = math.inf
 ) -> Iterator[Record]:
     """About ``events`` records from ``start`` to ``end`` (UTC ms), and on like that ``until`` then."""
-    rng = Random(seed)
     fans = max(50, events // 40)
     config = WorldConfig(
         seed=seed,
@@ -122,8 +129,14 @@ def _world(
     usual_here = max(1, usual) * (1 + mix.duplicates + mix.malformed) * fans / _PROBE_FANS
     factor = _MARGIN * events / (usual_here * max(1, len(busy)) / config.partitions)
     world = World(config.model_copy(update={"rate_factor": factor}))
-    step = max(_SHUFFLE_MS, (end - start) // 200)
-    at = start
+    return _shuffled(world, mix, busy, seed, start, max(_SHUFFLE_MS, (end - start) // 200), until)
+
+
+def _shuffled(
+    world: World, mix: Mix, busy: list[int], seed: int, start: int, step: int, until: float
+) -> Iterator[Record]:
+    """Records of some partitions from ``start`` on, made a ``step`` (ms) at a time."""
+    rng, at = Random(seed), start
     while at < until:
         due = []
         for partition in busy:
@@ -201,6 +214,7 @@ class Additions:
             (mix.edge, self._edge),
             (mix.lives, self._life),
             (mix.wins, self._win),
+            (mix.campaigns, self._advertise),
             (mix.duplicates / 10, self._repeat),
             (mix.late / 10, self._old),
             (mix.malformed / 4, self._broken),
@@ -384,6 +398,36 @@ class Additions:
             kind = rng.choice(("click", "impression"))
             made.append(self._like(base, base.label, kind=kind, campaign_id=f"w{rng.randrange(3)}"))
         rng.shuffle(made)
+        return made
+
+    # What budget rules decide on.
+
+    def _advertise(self, record: Record) -> list[Record]:
+        """An event of a campaign that rules look at, out of order by less than the allowed lateness or more, perhaps
+        twice. What its impressions cost changes every five minutes."""
+        newest = self._newest("ad_events", record.partition)
+        if newest is None or "ad_events" not in self._topics:
+            return []
+        rng = self._rng
+        behind = rng.choice((*(rng.randrange(60_000) for _ in range(8)), rng.randrange(self._behind), self._behind + 1))
+        number, at = rng.randrange(len(CAMPAIGNS)), newest - behind
+        name, kind = CAMPAIGNS[number], rng.choice(("impression",) * 5 + ("click", "click", "play", "conversion"))
+        example = next(each for each in _examples("ad_events") if orjson.loads(each)["kind"] == kind)
+        event = orjson.loads(example) | {
+            "event_id": self._id(),
+            "event_time": at,
+            "platform": platform(name),
+            "fan_id": record.key.decode(),
+            "creator_id": f"of-{name}",
+            "campaign_id": name,
+            "ad_group_id": rng.choice(GROUPS),
+            "cost_micros": ((at // 300_000 + number) % 2 * 9_000 + rng.randrange(9_000)) * (kind == "impression"),
+            "value_micros": rng.randrange(60_000) * (kind == "conversion"),
+        }
+        label = "late" if behind > self._behind else "event"
+        made = [Record("ad_events", record.partition, record.key, orjson.dumps(event), label)]
+        if rng.random() < self._mix.duplicates:
+            made.append(made[0]._replace(label="duplicate"))
         return made
 
     # Repeats, old events, broken records.

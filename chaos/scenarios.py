@@ -21,6 +21,7 @@ from chaos.feed import Feed, Mix
 from chaos.fleet import (
     DEADLINE,
     EVENTS_ONLY,
+    QUIET,
     SESSION_TIMEOUT,
     Fleet,
     WorkerProcess,
@@ -58,8 +59,11 @@ def kills(scene: Scene) -> None:
         "letters": 6,
         "log": 10,
         "moves": 4,
+        "figures": 10,
+        "actions": 3,
         "part": 12,
         "state": 4,
+        "decisions": 4,
         "rows": 6,
         "checkpoint": 6,
         "report": 10,
@@ -69,7 +73,7 @@ def kills(scene: Scene) -> None:
     scene.random.shuffle(schedule)
     total = len(schedule)
     events = scene.pick(20_000, 1_000_000)
-    feed = scene.load(10_000_000, 2 * scene.rate, scene.days(events))
+    feed = scene.load(10_000_000, 2 * scene.rate, scene.days(events * 6 // 10))
     with Fleet(scene.settings, scene.logs, idle_after=EVENTS_ONLY) as fleet:
         doomed: dict[int, _Doomed] = {}
 
@@ -133,6 +137,7 @@ class _Doomed:
 MORE_TABLES = {
     ARCHIVE: (*(f"raw_{topic}" for topic in SOURCES), "dead_letters"),
     "lifecycle": ("fan_transitions", "fan_state"),
+    "rules": ("rule_changes", "campaign_changes", "rule_decisions", "budget_actions", "rule_state"),
     "attribution": ("late_touches", "attributions"),
 }
 """Tables of agents whose folds do not name them; one that is missing here fails ``dead-hand``."""
@@ -341,7 +346,9 @@ def clickhouse_killed(scene: Scene) -> None:
 
 def _service_killed(scene: Scene, service: str, times: int) -> None:
     feed = scene.load(10_000_000, scene.rate)
-    with Fleet(scene.settings, scene.logs) as fleet:
+    # While there is no Kafka all is quiet, and a clock would close the minutes of the load before they come.
+    idle = EVENTS_ONLY if service == "kafka" else QUIET
+    with Fleet(scene.settings, scene.logs, idle_after=idle) as fleet:
         for index in (0, 1):
             fleet.start(index)
         fleet.begun()
@@ -521,7 +528,7 @@ def poison(scene: Scene) -> None:
     scene.refused = refused
     with database(scene.settings) as client:
         client.command(f"ALTER TABLE raw_interactions ADD CONSTRAINT ending CHECK NOT endsWith(event_id, '{ending}')")
-    feed = scene.load(10_000_000, scene.rate, Mix(malformed=0.05))
+    feed = scene.load(10_000_000, scene.rate, scene.mix(malformed=0.05))
     with Fleet(scene.settings, scene.logs, dead_letter_limit=0.9) as fleet:
         for index in (0, 1):
             fleet.start(index)
@@ -675,9 +682,13 @@ def _offsets(scene: Scene, share: float) -> None:
 
 def _fingerprints(scene: Scene) -> dict[str, tuple[object, ...]]:
     """Rows and a hash over all of them, of each table that workers store rows in. Of moves those that are true: which
-    others were ever stored, and by when one was, depends on how the log was cut into flushes."""
+    others were ever stored, and by when one was, depends on how the log was cut into flushes. Of the state of rules
+    what they go by, not how far each source is: who begins anew says that once more."""
     tables = sorted({table for tables in flush_tables(scene).values() for table in tables})
-    rows = {"fan_transitions": "(SELECT * EXCEPT (applied) FROM fan_transitions FINAL WHERE withdrawn = 0)"}
+    rows = {
+        "fan_transitions": "(SELECT * EXCEPT (applied) FROM fan_transitions FINAL WHERE withdrawn = 0)",
+        "rule_state": "(SELECT * FROM rule_state FINAL WHERE kind != 'input')",
+    }
     return {
         table: ask(
             scene.settings,

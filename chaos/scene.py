@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from chaos import campaigns
+from chaos.campaigns import Teller
 from chaos.compare import compare
 from chaos.feed import Feed, Mix
 from chaos.fleet import AWAY, DEADLINE, Fleet, Recoveries, until
@@ -58,6 +60,7 @@ class Scene:
         self.random = Random(f"{name} {seed}")
         self.refused: Callable[[Sent], bool] = lambda sent: False
         self.recoveries = Recoveries(self.settings)
+        self.teller = Teller(self.settings)
         self._seed = seed
         self._keep = keep
         self._feeds: list[Feed] = []
@@ -67,12 +70,14 @@ class Scene:
     def __enter__(self) -> Self:
         ensure_topics(self.settings)
         migrate(self.settings)
+        self.teller.begin()
         self._parts.enter_context(self.recoveries)
         return self
 
     def __exit__(self, *exc: object) -> None:
         for feed in self._feeds:
             feed.stop()
+        self.teller.close()
         self._parts.close()
         self.outcome.seconds = time.monotonic() - self._began
         # A scenario that is cut off may leave ClickHouse away; then its database goes with the home.
@@ -99,16 +104,21 @@ class Scene:
         """What is for a quick or a full run."""
         return quick if self.quick else full
 
-    def load(self, events: int, rate: float | None = None, mix: Mix = Mix()) -> Feed:  # noqa: B008
+    def load(self, events: int, rate: float | None = None, mix: Mix | None = None) -> Feed:
         """Starts to send; at most ``events`` records, ``rate`` a second."""
-        feed = Feed(self.settings, self.truth, events, rate, mix, self._seed + len(self._feeds))
+        mix = self.mix() if mix is None else mix
+        feed = Feed(self.settings, self.truth, events, rate, mix, self._seed + len(self._feeds), self.teller)
         self._feeds.append(feed)
         feed.start()
         return feed
 
+    def mix(self, **fields: Any) -> Mix:
+        """A load of some hours, of which minutes pass in a run."""
+        return Mix(spread=self.pick(200_000, 3_000_000), **fields)
+
     def days(self, events: int) -> Mix:
         """A load that begins with a history of so many records, so that fans fall silent, leave and come back."""
-        return Mix(history=events, lives=0.05)
+        return self.mix(history=events, lives=0.05)
 
     def enough(self, feed: Feed, events: int) -> None:
         """Waits until the feed has sent so many records, then ends it."""
@@ -136,6 +146,9 @@ class Scene:
         for fleet in fleets:
             fleet.stop()
         self.judge()
+        if all(fleet.events_only for fleet in fleets):
+            # Else a pause of the machine may be taken for quiet, and the clock closes minutes before their events come.
+            self.outcome.failures += campaigns.too_few(campaigns.made(self.settings))
 
     def drain(self, *fleets: Fleet) -> None:
         """Waits until all that was sent is stored, all load having ended."""
@@ -150,9 +163,19 @@ class Scene:
         """Compares every table with the ground truth and, a second opinion, with its twin in SQL."""
         self.say(f"comparing {self.truth.count:,} records with what is stored")
         self.outcome.events = self.truth.count
-        self.outcome.tables += compare(self.settings, self.truth, repaired, self.refused)
+        self.outcome.tables += compare(self.settings, self.truth, repaired, self.refused, self.teller.told)
+        self._note_decisions()
         self.say("verifying")
         for result in verify(self.settings):
             self.outcome.verified += result.rows
             if result.differ:
                 self.outcome.differing.append(f"{result.name}: {result.differ} rows, such as {result.examples[:2]}")
+
+    def _note_decisions(self) -> None:
+        """Notes what rules decided."""
+        counts = campaigns.made(self.settings)
+        said = ", ".join(
+            f"{number:,} {name.split()[1]}" for name, number in sorted(counts.items()) if "outcome" in name
+        )
+        note = f"rules: {said}; {len(self.teller.told)} messages told" if said else "rules: no decision"
+        self.outcome.notes = [*(each for each in self.outcome.notes if not each.startswith("rules: ")), note]

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline import app, worker
 from pipeline.agent import Agent, Keeper
-from pipeline.app import FACTS
+from pipeline.app import CAMPAIGN_FACTS, FACTS
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.transport import BlockApp, BlockConsumer
@@ -29,8 +29,11 @@ POINTS = {
     "letters": "after dead letters went to Kafka, before their rows",
     "log": "after facts went to the fan log, before the checkpoint",
     "moves": "after moves of fans went to Kafka, before their rows",
+    "figures": "after figures went to the campaign log, before the checkpoint",
+    "actions": "after actions of rules went to Kafka, before their rows",
     "part": "after part of a flush's tables",
     "state": "after moves of fans were stored, before the state of the fans",
+    "decisions": "after decisions were stored, before the state of the rules",
     "rows": "after all tables, before the checkpoints",
     "checkpoint": "after the checkpoints, before the report",
     "report": "after the report",
@@ -39,6 +42,10 @@ POINTS = {
 """Where a worker can be made to die, in the order of its work."""
 
 _PR_SET_PDEATHSIG = 1
+_SENDS = {FACTS: "log", "lifecycle": "moves", CAMPAIGN_FACTS: "figures", "rules": "actions"}
+"""Points after what agents send."""
+_BEFORE_STATE = {"fan_transitions": "state", "rule_decisions": "decisions"}
+"""Points after tables that come before the state that is gone on from."""
 _ASKS = frozenset({"query", "query_arrow", "command", "insert_arrow"})
 
 
@@ -103,8 +110,8 @@ def _sink(fate: Fate) -> type[Sink]:
                     fate.reach("part")
                 done = super().insert(table, *args, **kwargs)
                 tables.stored += 1
-                if table == "fan_transitions":
-                    fate.reach("state")
+                if table in _BEFORE_STATE:
+                    fate.reach(_BEFORE_STATE[table])
                 return done
             tables.stored = 0
             fate.reach("rows")
@@ -128,7 +135,7 @@ def _agent(fate: Fate) -> type[Agent]:
                 fate.reach("report")
 
             send: Callable[..., Any] = given.arguments["send"]
-            point = "log" if given.arguments["spec"].name == FACTS else "moves"
+            point = _SENDS.get(given.arguments["spec"].name, "")
 
             async def dying_send(*args: Any) -> None:
                 await send(*args)
