@@ -145,7 +145,7 @@ class Board:
     refresh_s: int = 5
     variables: tuple[str, ...] = ("platform", "creator")
     annotations: tuple[str, ...] = ("alerts", "rules")
-    rows_read: int = 2_000_000
+    rows_read: int = 10_000_000
     needs: str | None = None
 
     @property

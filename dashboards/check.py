@@ -47,7 +47,7 @@ class Query:
     span_ms: int
     interval_s: int = 60
     may_be_empty: bool = False
-    rows_read: int = 2_000_000
+    rows_read: int = 10_000_000
     live: bool = False
     needs: str | None = None
 

@@ -171,7 +171,7 @@ WHERE {_HERE}$__timeFilter(minute)
 GROUP BY campaign
 ORDER BY spend DESC
 LIMIT 50""",
-            width=16,
+            width=24,
             height=9,
             columns={
                 "campaign": Column(link=_TO_RULES),
@@ -184,6 +184,16 @@ LIMIT 50""",
                 "ROAS": Column("none", 2),
             },
         ),
+        _by("audience", "Audiences", 12),
+        _by("channel", "Channels", 12),
+        _by("creative", "Creatives", 12),
+        _by("ad group", "Ad groups", 12),
+    ),
+)
+
+_DETAILS = Row(
+    "Details: budgets, what they won, hours, people",
+    (
         Panel(
             "table",
             "Budgets today",
@@ -202,7 +212,7 @@ FROM ads_pace
 WHERE {chosen("platform", "creator", "campaign")}ad_group_id = ''
 ORDER BY "of it" DESC, spent DESC
 LIMIT 50""",
-            width=8,
+            width=24,
             height=9,
             columns={
                 "campaign": Column(link=_TO_RULES),
@@ -215,16 +225,6 @@ LIMIT 50""",
             of_now=True,
             may_be_empty=True,
         ),
-        _by("audience", "Audiences", 12),
-        _by("channel", "Channels", 12),
-        _by("creative", "Creatives", 12),
-        _by("ad group", "Ad groups", 12),
-    ),
-)
-
-_DETAILS = Row(
-    "Details: what they won, hours, people",
-    (
         Panel(
             "table",
             "What campaigns won",
