@@ -2,7 +2,7 @@
 
 from pipeline import app, worker
 
-LEFT_OUT = ("facts", "lifecycle")
+LEFT_OUT = ("facts", "lifecycle", "touches", "attribution")
 
 
 def main() -> None:

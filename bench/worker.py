@@ -141,7 +141,8 @@ def _run(settings: Settings, events: int, module: str = WORKER) -> Run:
 def _await_end(settings: Settings, events: int, fans: bool, look: Callable[[], None]) -> float:
     """Waits until every agent, with those of fans or without, has stored everything; returns when (seconds since the
     epoch) that was."""
-    agents = 3 if fans else 2
+    # archive and engagement, and then facts and touches.
+    agents, readers = (4, 2) if fans else (2, 0)
     deadline = time.monotonic() + 60 + events / 2_000
     with closing(clickhouse_client(settings)) as client:
         while True:
@@ -152,9 +153,9 @@ def _await_end(settings: Settings, events: int, fans: bool, look: Callable[[], N
             ).result_rows
             (told, read), *_ = client.query(
                 "SELECT sum(JSONExtractInt(inputs, 'interactions', 'next')), max(toUnixTimestamp64Milli(written_at)) "
-                "FROM checkpoints FINAL WHERE agent = 'lifecycle'"
+                "FROM checkpoints FINAL WHERE agent IN ('lifecycle', 'attribution')"
             ).result_rows
-            if rows == agents * events and told == (events if fans else 0):
+            if rows == agents * events and told == readers * events:
                 return max(float(ended), float(read)) / 1000
             look()
             if time.monotonic() > deadline:
