@@ -339,7 +339,8 @@ class Rules(Fold):
         bidding = {key: each for key, each in self._bidding.items() if due(each, closed_at)}
         if not rules and not bidding:
             return 0
-        found = [each for each in self._entities.values() if self._lives(each, closed_at)]
+        everyone = list(self._entities.values())
+        found = [each for each in everyone if self._lives(each, closed_at)]
         wanted = {(span(rule, closed_at), rule.level == "ad_group") for rule in rules}
         figures: dict[Span, dict[Key, Sums]] = {}
         for window, of_groups in wanted:
@@ -348,12 +349,14 @@ class Rules(Fold):
         now = self._at[1]
         made = evaluate(rules, found, figures, self._memories, closed_at, now)
         count = self._keep(made)
-        if bidding:
+        living = {each.key for each in found}
+        if bidding := {key: each for key, each in bidding.items() if key in living}:
+            # An ad group that has ended was decided by its own bid all the same.
             by_window = {
                 window: self._sums(window, sorted(keys))
-                for window, keys in looked_at(bidding, found, closed_at).items()
+                for window, keys in looked_at(bidding, everyone, closed_at).items()
             }
-            count += self._keep(bid(bidding, found, by_window, self._memories, closed_at, now, made.acts))
+            count += self._keep(bid(bidding, everyone, by_window, self._memories, closed_at, now, made.acts))
         return count
 
     def _lives(self, entity: Entity, closed_at: int) -> bool:

@@ -449,3 +449,21 @@ def test_what_a_rule_changed_before_it_was_about_something_else_is_no_part_of_it
     actions = folded(log).take()["budget_actions"].sort("closed_at")
     assert actions["after_micros"].to_list() == [140_000_000, 1_400_000, 1_500_000]
     assert actions["clamped_by"].to_list() == ["", "", "daily_cap"]
+
+
+def test_what_an_ad_group_spent_by_its_own_bid_is_never_the_campaigns_also_once_it_has_ended() -> None:
+    group = {"ad_group_id": "g", "bid": "1 yuan"}
+    fields: dict[str, Any] = {"bidding": BIDDING, "target_cpa": "1 yuan"}
+    log = [
+        campaign_log.encode(CampaignChange("d", "me", (campaign("k", ad_groups=[group], **fields),))),
+        sums(0, 1, 0),
+        sums(1, 2, 1, 0, cost_micros=900_000_000, conversions=1),
+        campaign_log.encode(
+            CampaignChange("d", "me", (campaign("k", ad_groups=[group | {"state": "ended"}], **fields),))
+        ),
+        sums(2, 3, 2, 1),
+    ]
+    decisions = folded(log).take()["rule_decisions"].filter(pl.col("ad_group_id") == "").sort("closed_at")
+    spend = [dict(zip(row["metrics"], row["metric_values"], strict=True))["spend"] for row in decisions.to_dicts()]
+    assert spend == [0, 0]
+    assert decisions["outcome"].to_list() == ["skipped", "skipped"]
