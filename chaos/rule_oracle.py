@@ -531,7 +531,7 @@ class Book:
         for each in made:
             self._keep(each, at)
         done = [each for each in made if each.acts]
-        bids = [self._bid(entity, living, done, at) for entity in living if entity.key in steered]
+        bids = [self._bid(entity, done, at) for entity in living if entity.key in steered]
         for each in (*made, *bids):
             if each.acts:
                 self._apply(each)
@@ -631,13 +631,13 @@ class Book:
             return "cool_down"
         return "most_per_day" if memory.firings >= rule.most_per_day else ""
 
-    def _bid(self, entity: Entity, living: list[Entity], done: list[Decision], at: int) -> Decision:
+    def _bid(self, entity: Entity, done: list[Decision], at: int) -> Decision:
         bidding = entity.bidding
         assert bidding is not None
         window, now = bidding.timing.window(at), self._at[1]
         sums = self._window(entity.key, window)
         if not entity.key[2]:
-            for other in living:
+            for other in self.entities.values():
                 if other.key[:2] == entity.key[:2] and other.key[2] and other.bid is not None:
                     sums = [whole - part for whole, part in zip(sums, self._window(other.key, window), strict=True)]
         had = dict(zip(MEASURES, sums, strict=True))
