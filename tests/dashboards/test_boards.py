@@ -2,9 +2,11 @@
 
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from dashboards.board import Board
 from dashboards.boards import boards
@@ -12,6 +14,7 @@ from dashboards.check import faults
 from dashboards.publication import files as started_with
 from dashboards.render import as_json
 from dashboards.variables import CHOICES, PLUGIN
+from fanpulse.boards import boards as commands
 
 _BOARDS = boards()
 
@@ -34,6 +37,16 @@ def test_the_files_that_grafana_is_started_with_are_fresh() -> None:
     folder = files("dashboards").joinpath("grafana")
     committed = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir()}
     assert committed == started_with(), "write them anew: fanpulse boards build"
+
+
+def test_files_for_another_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANPULSE_TIME_ZONE", "Europe/Berlin")
+    assert CliRunner().invoke(commands, ["build", "--to", str(tmp_path)]).exit_code == 0
+    written = {path.relative_to(tmp_path): path.read_text("utf-8") for path in tmp_path.rglob("*.*")}
+    assert len(written) == len(_BOARDS) + len(started_with())
+    for path, text in written.items():
+        assert "Shanghai" not in text, path
+    assert json.loads(written[Path("json/fanpulse-lifecycle.json")])["timezone"] == "Europe/Berlin"
 
 
 def test_no_committed_file_without_a_board() -> None:
