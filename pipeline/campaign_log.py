@@ -25,7 +25,7 @@ import polars as pl
 
 from pipeline.block import Block
 from pipeline.fold import Fold
-from pipeline.log import Batch, Broken, Log
+from pipeline.log import Batch, Broken, Log, sender
 from pipeline.verdict import AHEAD_MS, NEVER
 from schemas.rules import Campaign, Rule
 from schemas.topics import partition_for
@@ -129,16 +129,6 @@ def encode(message: Message) -> bytes:
             return _change(database, by, "campaigns", {"campaigns": _dumped(campaigns)})
 
 
-def sender(value: bytes | None) -> str | None:
-    """The database that a message names; None: it names none, so no fanpulse wrote it."""
-    try:
-        line = orjson.loads((value or b"").partition(b"\n")[0])
-    except ValueError:
-        return None
-    found = line.get("database") if isinstance(line, dict) else None
-    return found if isinstance(found, str) else None
-
-
 def decode(value: bytes | None) -> Message:
     """A message. ValueError if ``value`` is none."""
     head, _, body = (value or b"").partition(b"\n")
@@ -192,7 +182,6 @@ class CampaignLog(Log):
         began, parts, newest = time.thread_time(), [pl.DataFrame(schema=ROWS)], NEVER
         records = zip(block.offsets.tolist(), block.appended.tolist(), block.values, strict=True)
         for offset, appended, value in records:
-            # Another database's may be of another version of fanpulse, which says what this one cannot read.
             if sender(value) != self._database:
                 continue
             try:

@@ -21,7 +21,7 @@ import polars as pl
 
 from pipeline.block import Block
 from pipeline.fold import Fold
-from pipeline.log import Batch, Broken, Log
+from pipeline.log import Batch, Broken, Log, sender
 from pipeline.verdict import AHEAD_MS, NEVER
 from schemas.topics import SOURCES
 
@@ -190,13 +190,13 @@ class MessageLog(Log):
         began, parts, newest = time.thread_time(), [], NEVER
         bounds = (block.appended + AHEAD_MS).tolist()
         for offset, bound, value in zip(block.offsets.tolist(), bounds, block.values, strict=True):
+            if sender(value) not in (self._database, None):
+                continue
             try:
                 message = decode(value, self.schema)
             except ValueError as error:
                 where = f"{self.name}[{self.partition}]: offset {offset}"
                 raise Broken(f"{where} is no message of the fan log ({error})") from None
-            if message.database != self._database:
-                continue
             if message.reached is not None and message.reached > bound:
                 # Told by a worker whose clock was far ahead.
                 message = replace(message, reached=bound)

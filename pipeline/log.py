@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
+import orjson
 import polars as pl
 
 from pipeline.block import Block
@@ -37,6 +38,17 @@ class Batch:
     extra_fields: int
     slow: int
     inputs: str = ""
+
+
+def sender(value: bytes | None) -> str | None:
+    """The database that a message of a log of agents names; None: it names none, so no fanpulse wrote it. What another
+    one's says may be of a version that this one cannot read."""
+    try:
+        line = orjson.loads((value or b"").partition(b"\n")[0])
+    except ValueError:
+        return None
+    found = line.get("database") if isinstance(line, dict) else None
+    return found if isinstance(found, str) else None
 
 
 class Log(ABC):

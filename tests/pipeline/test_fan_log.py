@@ -156,3 +156,8 @@ def test_what_is_no_message_is_named(value: bytes | None) -> None:
     block = Block("fan_facts", 0, 7, 8, np.array([7]), np.array([0]), [value])
     with pytest.raises(Broken, match=r"fan_facts\[0\]: offset 7 is no message of the fan log"):
         own.read(Delivery(block, own))
+
+
+def test_another_database_may_say_what_this_version_cannot_read() -> None:
+    newer = b'{"database":"another","source":"something new"}\nno'
+    assert read(log(), newer, one("gifts", 0, 1, None, 0)) == [(1, "gifts", 0, "like", MIDNIGHT // DAY + 1)]
