@@ -145,7 +145,8 @@ class Board {
     history.replaceState(null, "", `/d/${this.uid}?${asked}`);
   }
 
-  async refresh() {
+  /** Asks everything in sight anew. `patient`: what is still being answered is left alone: it is the same question. */
+  async refresh(patient = false) {
     clearTimeout(this.timer);
     this.look();
     if (this.unoffered) {
@@ -155,7 +156,7 @@ class Board {
     for (const panel of this.panels) panel.due = true;
     await Promise.all([
       this.annotate(),
-      ...this.panels.filter(({ visible }) => visible).map((panel) => panel.refresh()),
+      ...this.panels.filter(({ visible, asking }) => visible && !(patient && asking)).map((panel) => panel.refresh()),
     ]);
     this.plan();
   }
@@ -164,7 +165,7 @@ class Board {
     clearTimeout(this.timer);
     const pause = duration(this.every);
     if (!pause || page.board !== this) return;
-    this.timer = setTimeout(() => (document.hidden ? this.plan() : this.refresh()), pause);
+    this.timer = setTimeout(() => (document.hidden ? this.plan() : this.refresh(true)), pause);
   }
 
   async annotate() {

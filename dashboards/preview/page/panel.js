@@ -73,7 +73,10 @@ export class Panel {
       if (error.name === "AbortError") return;
       this.failed(error);
     } finally {
-      if (this.asking === asking) this.element.classList.remove("asking");
+      if (this.asking === asking) {
+        this.asking = null;
+        this.element.classList.remove("asking");
+      }
     }
   }
 
