@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from rig import database
 
+from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
 from pipeline.checkpoint import Checkpoint
@@ -44,3 +45,16 @@ def test_parameters_name_what_figures_depend_on_and_hide_the_key(settings: Setti
     assert checkpoints.parameters(settings.model_copy(update={"flush_rows": 1}), "archive") == checkpoints.parameters(
         settings, "archive"
     )
+
+
+def test_other_windows_of_attribution_are_refused(settings: Settings) -> None:
+    made = replace(ONE, agent="attribution", parameters=checkpoints.parameters(settings, "attribution"))
+    checkpoints.require_same(settings, [made])
+    other = settings.model_copy(update={"click_window": 72})
+    message = (
+        r"made with \{'click_window': 168\}, now the settings are \{'click_window': 72\}: set them back, or use a new"
+    )
+    with pytest.raises(FanpulseError, match=message):
+        checkpoints.require_same(other, [made])
+    archive = replace(ONE, parameters=checkpoints.parameters(settings, "archive"))
+    checkpoints.require_same(other, [archive])
