@@ -289,6 +289,7 @@ class Deeds:
                 continue
             if said.setdefault(key, value) != value:
                 topic.differ(key, "told with another content")
+                continue
             owner, each, at, _, appended = done[key]
             platform, campaign, group = each.entity
             fields = {

@@ -37,6 +37,7 @@ _GAPS = (1, 6, 7, 8, 13, 14, 15, 29, 30, 31)
 """Days away after which it matters most whether it is one more or less."""
 _PROBE_FANS = 2_000
 _MARGIN = 1.05
+_CROWDED = 2_000_000
 
 
 class Mix(BaseModel):
@@ -51,7 +52,7 @@ class Mix(BaseModel):
     the same millisecond; orders are refunded, before or after. ``campaigns``: share of events added that budget rules
     hang on: advertisements of a few campaigns, cheap and dear by turns. ``idle_topics``, ``idle_partitions``:
     get no record. ``hours``: event time that the run spans, up to now. ``spread``: so many records fill those hours
-    (None: as many as are sent), so a run that sends fewer has minutes pass, and not more of them than are wanted.
+    (None: as many as are sent), so minutes pass in a run that sends fewer; the last hour has room for any number.
     ``history``: about so many records come before that, of the 45 days before those hours: stages of fans change by
     absence too.
     """
@@ -100,10 +101,17 @@ def world_records(
     end = clock()
     start = end - int(mix.hours * HOUR_MS)
     # Both are made first: a pause between them would be taken for quiet.
-    hours = _world(settings, mix.spread or events, mix, seed, start, end)
+    if mix.spread is None:
+        hours = _world(settings, events, mix, seed, start, end)
+    else:
+        most = end - HOUR_MS
+        hours = _world(settings, round(mix.spread * (most - start) / (end - start)), mix, seed, start, most, most)
     if mix.history:
         yield from _world(settings, mix.history, mix, seed, start - HISTORY_DAYS * DAY_MS, start, start)
     yield from hours
+    if mix.spread is not None:
+        # Whoever is slow sends many more: they must not come to what has not happened yet.
+        yield from _world(settings, _CROWDED, mix, seed, end - HOUR_MS, end)
 
 
 def _world(
