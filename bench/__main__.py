@@ -14,7 +14,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 from rich.console import Console
 
-from bench import boards, dedupe, experiments, generate, lifecycle, moves, recovery, rules, stages, worker
+from bench import boards, decisions, dedupe, experiments, generate, lifecycle, moves, recovery, rules, stages, worker
 from bench.result import Result, Wrong, show
 from infra.errors import FanpulseError
 
@@ -37,6 +37,10 @@ BENCHES: dict[str, tuple[str, Callable[[argparse.Namespace, Say], Result]]] = {
     ),
     "moves": ("from an event to its move in ClickHouse, under load", lambda given, say: moves.bench(say)),
     "rules": ("budget rules: 20 for 1,000 campaigns, as a window closes", lambda given, say: rules.bench(say)),
+    "decisions": (
+        "budget rules: from a closing to rows and records, a closing of 1,000 campaigns, a restart (4 minutes)",
+        lambda given, say: decisions.bench(say),
+    ),
     "experiments": (
         "A/B tests whose truth is known: wrong verdicts, and how soon right ones come (about 2 minutes)",
         lambda given, say: experiments.bench(say),
