@@ -356,23 +356,29 @@ class Worker:
         return total
 
     def _tell_time(self, now: float) -> None:
-        """Where everything of a source is stored and nothing comes any more, the wall clock says how far time is."""
+        """Where everything of a source is stored and nothing comes any more, the wall clock says how far time is: as it
+        was when Kafka last said that nothing had come, for while Kafka is away nobody knows."""
         if now - self._told_at > max(self._settings.idle_after, 2 * LOOK):
             # The process stood still, and who knows what came meanwhile.
             self._quiet.clear()
         self._told_at = now
-        wall = int((time.time() - self._settings.allowed_lateness) * 1000)
+        consumer = cast(BlockConsumer, self.app.consumer)
         for where, partition_log in list(self._logs.items()):
             if not isinstance(partition_log, PartitionLog):
                 continue
             position, since = self._quiet.get(where, (-1, now))
             if position != partition_log.position:
                 position, since = self._quiet[where] = partition_log.position, now
+            tp = TP(self._prefix + where[0], where[1])
             try:
-                end = self.app.consumer.highwater(TP(self._prefix + where[0], where[1]))
+                # In this order: an answer that comes between them is of later.
+                heard, end = consumer.heard_at(tp), consumer.highwater(tp)
             except AssertionError:
                 # aiokafka's word for a partition that a rebalance has just taken away.
                 continue
+            if heard is None:
+                continue
+            wall = int((heard - self._settings.allowed_lateness) * 1000)
             for agent in self._agents:
                 fold = partition_log.folds.get(agent.name)
                 if not isinstance(fold, Facts | Touches | CampaignFacts):

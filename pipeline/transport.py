@@ -90,6 +90,10 @@ def drain(result: FetchResult) -> Block | None:
 class BlockConsumerThread(AIOKafkaConsumerThread):
     """The thread that speaks to Kafka, handing out blocks."""
 
+    def heard_at(self, tp: TP) -> int | None:
+        """When Kafka last answered for a partition, with records or without, UTC ms; None: not yet."""
+        return cast(int | None, self._ensure_consumer().last_poll_timestamp(tp))
+
     async def _fetch_records(
         self,
         consumer: Any,
@@ -202,6 +206,12 @@ class BlockConsumer(Consumer):
     def reading(self) -> bool:
         """Whether everything assigned is restored, so that it is read."""
         return bool(self._sought.is_set())
+
+    def heard_at(self, tp: TP) -> float | None:
+        """When Kafka last said where a partition ends (seconds since the epoch, by this machine's clock): what
+        ``highwater`` says was true then. None: not yet. AssertionError if it is not assigned."""
+        at = cast(BlockConsumerThread, self._thread).heard_at(tp)
+        return None if at is None else at / 1000
 
     async def perform_seek(self) -> None:
         """Begins to restore what is assigned and to seek where ClickHouse says; nothing is fetched before that.

@@ -1,14 +1,20 @@
 """The Faust application: what its settings are chosen for."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from faust.types import TP
 
 from infra.settings import Settings
 from infra.topics import consumer_group
+from pipeline.app import Worker, application
 from pipeline.app import _together as together
-from pipeline.app import application
-from pipeline.fold import Output
+from pipeline.fold import Fold, Output
+from pipeline.folds.campaign_facts import CampaignFacts
+from pipeline.log import Log, PartitionLog
+from pipeline.verdict import Horizon, Verdicts
 
 
 @pytest.fixture
@@ -45,3 +51,59 @@ def test_an_action_waits_for_the_one_before_it_of_its_campaign() -> None:
     assert together(moves) == moves
     facts = [Output("fan_facts", None, b"", partition) for partition in (0, 1, 0)]
     assert together(facts) == facts[:2]
+
+
+class Quiet:
+    """Kafka, of which all was read by now; and the agent that is told of time."""
+
+    name = "campaign_facts"
+
+    def __init__(self) -> None:
+        self.heard: float | None = None
+        self.end = 7
+        self.told: list[int | None] = []
+
+    def heard_at(self, tp: TP) -> float | None:
+        return self.heard
+
+    def highwater(self, tp: TP) -> int:
+        return self.end
+
+    def pass_time(self, partition_log: Log, reached: int | None) -> None:
+        self.told.append(reached)
+        partition_log.folds[self.name].outputs(7, 7, reached)
+
+
+def test_while_kafka_is_away_no_time_passes(settings: Settings) -> None:
+    """Else windows would be closed without the events that wait in Kafka, at the look before they come."""
+    quiet, horizon = Quiet(), Horizon(60_000, 7_200_000)
+    fold: dict[str, Fold] = {quiet.name: CampaignFacts("d", 0, 1)}
+    own = PartitionLog(
+        "ad_events", 0, cast(Any, None), Verdicts(horizon, 1_000_000), fold, {quiet.name: 7}, 7, {quiet.name: 1_000_000}
+    )
+    worker = cast(Any, Worker.__new__(Worker))
+    worker._settings, worker._prefix, worker.app = settings, "t.", SimpleNamespace(consumer=quiet)
+    worker._logs, worker._ends, worker._agents = {("ad_events", 0): own}, {("ad_events", 0): 7}, [quiet]
+    worker._quiet, worker._told_at = {}, 0.0
+
+    def look(second: int) -> None:
+        worker._tell_time(float(second))
+
+    for second in range(0, 61, 2):
+        look(second)
+    assert quiet.told == []
+    quiet.heard = 5_000.0
+    look(62)
+    assert quiet.told == [4_940_000]
+    # It is away for ten minutes, by the clock.
+    for second in range(64, 664, 2):
+        look(second)
+    assert quiet.told == [4_940_000]
+    # It is back, and has more; then that is read, and an hour later it is quiet again.
+    quiet.heard, quiet.end = 5_610.0, 9
+    look(664)
+    assert quiet.told == [4_940_000]
+    own.position, own.stored[quiet.name], quiet.heard = 9, 9, 9_000.0
+    for second in range(666, 728, 2):
+        look(second)
+    assert quiet.told == [4_940_000, 8_940_000]
