@@ -74,9 +74,9 @@ def bench(events: int, runs: int, say: Callable[[str], None], plain: bool = True
 
 
 def _compare(result: Result, runs: list[Run], without: list[Run], events: int) -> None:
-    """What facts and lifecycle cost: CPU of the worker with them and without, in one run of the bench."""
+    """What the agents of fans cost: CPU of the worker with them and without, in one run of the bench."""
     own, left = (statistics.median(run.cpu["worker"] for run in each) for each in (runs, without))
-    note = "facts and lifecycle; their share in the CPU of all that a worker does without them"
+    note = "facts, lifecycle, touches, attribution; their share in the CPU of all that a worker does without them"
     result.add("fans: CPU beside the rest", 100 * (own - left) / left, "%", note)
     seconds = statistics.median(run.seconds for run in without)
     result.add("worker without fans", events / seconds, "events/s", "archive, engagement, ads")
@@ -108,13 +108,15 @@ STAGES = {
     "engagement": "the fold, and taking the rows that changed, in that thread",
     "facts": "what becomes a fact, in that thread",
     "lifecycle": "stages and moves, rows and records of them, in that thread",
+    "touches": "what is told of how fans came, in that thread",
+    "attribution": "who won which follow, in that thread",
     "polars": "its own thread, that all wait for: most of decode, a part of the folds",
     "flush": "the flush threads: to Arrow, compressed, sent",
     "loop": "rest of the event loop: Faust",
     "fetch": "all other threads, mostly the Kafka client",
 }
 """Parts of the worker's CPU."""
-ON_LOOP = ("decode", "archive", "engagement", "facts", "lifecycle")
+ON_LOOP = ("decode", "archive", "engagement", "facts", "lifecycle", "touches", "attribution")
 """Those in the thread of the event loop."""
 WORKER, WITHOUT_FANS = "pipeline.worker", "bench.without_fans"
 
@@ -170,6 +172,7 @@ def _verify(result: Result, settings: Settings, events: int, who: str) -> None:
     # The load is interactions alone.
     other = tuple(topic for topic in SOURCES if topic != "interactions")
     idle = {table.name for fold, topic in FOLDS.values() if topic in other for table in fold.tables}
+    idle |= {"rule_state", "late_touches"}
     empty = [
         each.name for each in compared if not each.rows and not each.name.endswith(other) and each.name not in idle
     ]
