@@ -660,6 +660,22 @@ def test_windows_close_in_local_time() -> None:
     assert span(minutes, BEGIN) == (BEGIN - 35 * 60_000, BEGIN - 5 * 60_000)
 
 
+@pytest.mark.parametrize(
+    "zone", ["Africa/Cairo", "America/Havana", "Asia/Beirut", "America/Santiago", "Australia/Lord_Howe"]
+)
+def test_days_meet_where_midnight_is_skipped_or_comes_twice(zone: str) -> None:
+    daily = rule(window={"last": "1 day"}, cool_down="1 day", schedule={"time_zone": zone})
+    closed = int(datetime(2024, 1, 5, tzinfo=ZoneInfo(zone)).timestamp()) * 1000
+    lengths = set()
+    for _ in range(366):
+        later = (closed + quarters * 15 * 60_000 for quarters in range(1, 27 * 4))
+        following = next(at for at in later if due(daily, at))
+        assert span(daily, following) == Span(closed, following)
+        lengths.add(following - closed)
+        closed = following
+    assert len(lengths) == 3
+
+
 def test_campaigns_become_entities() -> None:
     made = Campaign.model_validate(
         {
