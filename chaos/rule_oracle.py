@@ -15,8 +15,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 MINUTE, QUARTER, DAY = 60_000, 900_000, 86_400_000
-LEAP = DAY
-"""Windows that closed longer ago than this, when time leaps, are not decided on."""
+LEAP, MINUTES_LEAP = DAY, 60 * MINUTE
+"""Windows that closed longer ago than this, when time leaps, are not decided on; and windows of minutes."""
 REMEMBERED = 33 * DAY
 """Who was never told and has had nothing for so long is not looked at."""
 AHEAD_MS = 300_000
@@ -499,7 +499,7 @@ class Book:
             if moment <= self.closed[0]:
                 return
             for at in range(max(self.closed[0], moment - LEAP) + MINUTE, moment + 1, MINUTE):
-                self._decide(at)
+                self._decide(at, at < moment - MINUTES_LEAP)
         self.closed = (moment, self._at[0])
 
     def _lives(self, entity: Entity, at: int) -> bool:
@@ -520,9 +520,19 @@ class Book:
             rows = [sums for minute, sums in own.items() if start <= minute < end]
         return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * len(FIGURES)
 
-    def _decide(self, at: int) -> None:
-        rules = [rule for _, rule, enabled, _ in self.rules.values() if enabled and rule.timing.closes(at)]
-        steered = {key for key, each in self.entities.items() if each.bidding and each.bidding.timing.closes(at)}
+    def _decide(self, at: int, long_ago: bool) -> None:
+        rules = [
+            rule
+            for _, rule, enabled, _ in self.rules.values()
+            if enabled and rule.timing.closes(at) and not (long_ago and rule.timing.unit == "minute")
+        ]
+        steered = {
+            key
+            for key, each in self.entities.items()
+            if each.bidding
+            and each.bidding.timing.closes(at)
+            and not (long_ago and each.bidding.timing.unit == "minute")
+        }
         if not rules and not steered:
             return
         living = [entity for entity in self.entities.values() if self._lives(entity, at)]

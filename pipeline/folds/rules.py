@@ -40,6 +40,8 @@ STATE = "rule_state"
 DAY_MS = 86_400_000
 LEAP_MS = DAY_MS
 """Windows that closed longer before the newest one than this, when time leaps, are never evaluated."""
+MINUTES_LEAP_MS = 60 * MINUTE_MS
+"""The same of windows of minutes: there are too many to decide on all of a night's at once."""
 FINE_MS = 3 * DAY_MS
 """How long minutes are held; windows of minutes are a day long at most. Then quarters of an hour."""
 HELD_MS = (LONGEST_DAYS + 3) * DAY_MS
@@ -335,8 +337,8 @@ class Rules(Fold):
 
     def _evaluate(self, closed_at: int) -> int:
         """Decides on the windows that close at a moment; how many decisions that were."""
-        rules = [each.rule for each in self._rules.values() if each.enabled and due(each.rule, closed_at)]
-        bidding = {key: each for key, each in self._bidding.items() if due(each, closed_at)}
+        rules = [each.rule for each in self._rules.values() if each.enabled and self._due(each.rule, closed_at)]
+        bidding = {key: each for key, each in self._bidding.items() if self._due(each, closed_at)}
         if not rules and not bidding:
             return 0
         everyone = list(self._entities.values())
@@ -358,6 +360,11 @@ class Rules(Fold):
             }
             count += self._keep(bid(bidding, everyone, by_window, self._memories, closed_at, now, made.acts))
         return count
+
+    def _due(self, rule: Rule | Bidding, closed_at: int) -> bool:
+        """Whether a window of the rule that closes at a moment is decided on."""
+        passed = closed_at < (self._closed or 0) - MINUTES_LEAP_MS and rule.window.last.unit == "minute"
+        return not passed and due(rule, closed_at)
 
     def _lives(self, entity: Entity, closed_at: int) -> bool:
         if entity.state == "ended":

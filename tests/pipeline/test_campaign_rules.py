@@ -467,3 +467,29 @@ def test_what_an_ad_group_spent_by_its_own_bid_is_never_the_campaigns_also_once_
     spend = [dict(zip(row["metrics"], row["metric_values"], strict=True))["spend"] for row in decisions.to_dicts()]
     assert spend == [0, 0]
     assert decisions["outcome"].to_list() == ["skipped", "skipped"]
+
+
+def test_of_a_night_without_workers_windows_of_minutes_are_decided_on_for_its_last_hour() -> None:
+    def after(minutes: int) -> dict[str, int]:
+        fold = Rules("d", 0, 1)
+        reader = CampaignLog(0, "d", {"rules": fold}, {"rules": 0}, 0)
+        told = [rule(**RULES[2], scope={"ad_groups": "g"}), rule(**RULES[3])]
+        log = [campaign_log.encode(RuleChange("d", "me", tuple(told))), figures(0, 10, None, {NOW // MINUTE: 3})]
+        log.append(campaign_log.encode(time_only(NOW + minutes * MINUTE)))
+        for at, message in enumerate(log):
+            offsets = np.array([at])
+            fold.apply(
+                reader._judge(Block("campaign_facts", 0, at, at + 1, offsets, offsets + NOW * 2, [message])).rows
+            )
+        assert fold.settle(10**9)
+        rows = fold.take()["rule_decisions"]["rule_id"].to_list()
+        return {name: rows.count(name) for name in ("back", "hours")}
+
+    assert after(60) == {"back": 60, "hours": 1}
+    assert after(61) == {"back": 61, "hours": 1}
+    assert after(8 * 60) == {"back": 61, "hours": 8}
+    assert after(60 * 60) == {"back": 61, "hours": 24}
+
+
+def time_only(reached: int) -> campaign_log.Figures:
+    return campaign_log.Figures("d", 0, 10, 10, reached, None, pl.DataFrame(schema=campaign_log.FIGURES))
