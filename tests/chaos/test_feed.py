@@ -120,7 +120,7 @@ def test_the_truth_is_what_kafka_holds(settings: Settings, tmp_path: Path) -> No
 def test_idle_topics_and_partitions_stay_idle_and_calm_is_calm(settings: Settings, tmp_path: Path) -> None:
     ensure_topics(settings)
     truth = TruthLog(tmp_path)
-    calm = Mix(duplicates=0, late=0, malformed=0, edge=0, lives=0, wins=0)
+    calm = Mix(duplicates=0, late=0, malformed=0, edge=0, lives=0, wins=0, campaigns=0)
     mix = calm.model_copy(update={"idle_topics": frozenset({"ad_events"}), "idle_partitions": frozenset({2})})
     feed = Feed(settings, truth, 1500, mix=mix)
     feed.start()
