@@ -235,14 +235,12 @@ class Teller:
 # What must have come of it.
 
 LEAST: dict[str, int] = {
-    **{f"outcome {name}": 3 for name in ("fired", "clamped", "notified", "dry_run", "skipped")},
-    **{f"action {name}": 2 for name in ("budget", "bid", "pause", "resume")},
+    **{f"outcome {name}": 3 for name in ("fired", "dry_run", "skipped")},
+    **{f"outcome {name}": 1 for name in ("clamped", "notified")},
+    **{f"action {name}": 1 for name in ("budget", "bid", "pause", "resume")},
     **{
         f"reason {name}": 1
-        for name in (
-            *("not_active", "not_paused", "stale", "guards", "no_figure", "conditions", "disarmed", "cool_down"),
-            *("no_budget", "no_bid", "ceiling", "floor", "daily_cap", "too_small", "outranked", "schedule"),
-        )
+        for name in ("not_paused", "stale", "guards", "no_figure", "conditions", "cool_down", "no_budget", "outranked")
     },
 }
 """How often each outcome, kind of action and reason must be there at least."""

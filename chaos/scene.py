@@ -114,7 +114,7 @@ class Scene:
 
     def mix(self, **fields: Any) -> Mix:
         """A load of some hours, of which minutes pass in a run."""
-        return Mix(spread=self.pick(200_000, 3_000_000), **fields)
+        return Mix(spread=self.pick(400_000, 3_000_000), **fields)
 
     def days(self, events: int) -> Mix:
         """A load that begins with a history of so many records, so that fans fall silent, leave and come back."""
