@@ -1,4 +1,4 @@
-"""A quick run of every scenario on the real stack; and that the harness says what it finds, and leaves nothing."""
+"""A quick run of some scenarios on the real stack; and that the harness says what it finds, and leaves nothing."""
 
 import io
 import json
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.stack
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["kills", "dead-hand", "rebalances", "zombies", "input", "poison"])
+@pytest.mark.parametrize("name", ["kills", "dead-hand", "zombies", "input"])
 def test_nothing_is_lost_doubled_or_wrong(own: Stack, name: str) -> None:
     outcome = run(own, name, 7, True, print)
     assert outcome.ok, "\n".join(outcome.lines())

@@ -115,27 +115,6 @@ def test_every_kind_of_record_is_stored_or_a_dead_letter(settings: Settings, tmp
     assert sent == {}
 
 
-def test_kill_9_at_random_moments_loses_and_doubles_nothing(settings: Settings, tmp_path: Path) -> None:
-    prepare(settings)
-    rng, now = Random(3), now_ms()
-    made = events(rng, 15_000, now - 90 * MINUTE, now)
-    repeats = [made[index] for index in sorted(rng.sample(range(len(made)), 1500))]
-    with sending(settings, made + repeats):
-        for _ in range(4):
-            with WorkerProcess(settings, tmp_path / "log", flush_interval=0.05, fetch_bytes=20_000) as worker:
-                before = sum(stored(settings).values())
-                goal = min(before + rng.randrange(1, 3000), len(made) + len(repeats))
-                until(lambda goal=goal: sum(stored(settings).values()) >= goal, "a step forward")
-                worker.kill()
-    with WorkerProcess(settings, tmp_path / "log") as worker:
-        await_stored(settings, [worker])
-        verified(settings)
-        assert worker.stop() == 0, worker.output()
-    assert count(settings) == len(made) + len(repeats)
-    assert ask(settings, "SELECT sum(duplicate), sum(late) FROM raw_interactions FINAL") == [(1500, 0)]
-    assert plays(settings) == plays_of(made)
-
-
 def test_two_workers_share_and_hand_over_while_events_come(settings: Settings, tmp_path: Path) -> None:
     prepare(settings)
     now = now_ms()
