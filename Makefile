@@ -5,12 +5,13 @@ STAMP := .venv/.fanpulse
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test properties check bench chaos fuzz soak lock clean
+.PHONY: help venv demo test test-long properties check bench chaos fuzz soak lock clean
 
 help:
 	@echo 'make demo [ARGS="--fans 5000"]   everything: environment, stack, history, live figures'
 	@echo 'make venv                        only the environment .venv; then: . .venv/bin/activate; fanpulse --help'
 	@echo 'make test [ARGS="-k home"]       tests, on a real Kafka and ClickHouse'
+	@echo 'make test-long                   tests that make test leaves out, for the time they take'
 	@echo 'make properties                  tests of properties, on examples drawn anew'
 	@echo 'make check                       ruff and mypy'
 	@echo 'make bench                       events per second of one worker'
@@ -38,8 +39,11 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-long: venv
+	$(BIN)/python -m pytest -m long $(ARGS)
+
 properties: venv
-	$(BIN)/python -m pytest --hypothesis-profile=default -m "not stack and not slow" $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=default -m "not stack and not slow and not long" $(ARGS)
 
 check: venv
 	$(BIN)/ruff check .

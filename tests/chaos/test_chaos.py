@@ -29,7 +29,15 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.stack
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["kills", "dead-hand", "zombies", "input"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kills",
+        "dead-hand",
+        "input",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("zombies", "rebalances", "poison")),
+    ],
+)
 def test_nothing_is_lost_doubled_or_wrong(own: Stack, name: str) -> None:
     outcome = run(own, name, 7, True, print)
     assert outcome.ok, "\n".join(outcome.lines())
@@ -40,7 +48,7 @@ def test_nothing_is_lost_doubled_or_wrong(own: Stack, name: str) -> None:
 
 
 @pytest.mark.stack
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "chaos", "--quick", "--only", "clickhouse-away", "--json"]

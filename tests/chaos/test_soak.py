@@ -161,7 +161,7 @@ def soak(home: Path, samples: Path, minutes: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.stack
 @pytest.mark.timeout(400)
 def test_a_short_soak_on_real_commands_ends_exact(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_short_soak_on_real_commands_ends_exact(tmp_path: Path) -> None:
     assert not left_over(tmp_path / "home")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.stack
 @pytest.mark.timeout(400)
 def test_ctrl_c_still_shows_the_summary_and_leaves_nothing_behind(tmp_path: Path) -> None:

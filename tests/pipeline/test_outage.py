@@ -53,6 +53,7 @@ def test_services_away_are_waited_for(own: Stack, tmp_path: Path) -> None:
     assert ask(settings, "SELECT count() FROM raw_interactions FINAL") == [(9000,)]
 
 
+@pytest.mark.long
 def test_kafka_away_is_waited_for_and_does_not_hold_a_stop_up(own: Stack, tmp_path: Path) -> None:
     settings = own.settings
     prepare(settings)

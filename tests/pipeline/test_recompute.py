@@ -131,7 +131,7 @@ def test_cut_off_it_must_be_done_again(settings: Settings, tmp_path: Path, monke
     assert said_in_kafka(other) == moves_in_clickhouse(other)
 
 
-@pytest.mark.parametrize("place", ["records", "_state"])
+@pytest.mark.parametrize("place", ["records", pytest.param("_state", marks=pytest.mark.long)])
 def test_cut_off_it_may_be_done_with_the_settings_of_before(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -162,6 +162,7 @@ def test_a_worker_that_joins_meanwhile_is_noticed(
     assert set(FANS) <= set(verified(settings))
 
 
+@pytest.mark.long
 def test_moves_that_a_killed_worker_told_are_taken_back(settings: Settings, tmp_path: Path) -> None:
     """Nothing but the topic has them."""
     filled(settings, tmp_path / "0.log", 4)
@@ -179,6 +180,7 @@ def test_moves_that_a_killed_worker_told_are_taken_back(settings: Settings, tmp_
     assert said_in_kafka(other) == moves_in_clickhouse(other)
 
 
+@pytest.mark.long
 def test_what_only_the_fan_log_knows_is_not_passed_over(settings: Settings, tmp_path: Path) -> None:
     """A worker was killed between a message and the checkpoint: the next says it again, with the settings it has."""
     with WorkerProcess(settings, tmp_path / "0.log") as worker:
