@@ -185,13 +185,21 @@ def test_sql_streams_and_minds_a_closed_pipe(migrated: Settings) -> None:
 
 def test_interrupt_ends_without_a_trace(migrated: Settings) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "fanpulse.cli", "sql", "SELECT sleep(3)", "--home", str(migrated.home)],
+        [
+            sys.executable,
+            "-m",
+            "fanpulse.cli",
+            "sql",
+            "SELECT sleepEachRow(1) FROM numbers(60) SETTINGS max_block_size = 1",
+            "--home",
+            str(migrated.home),
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "FANPULSE_DATABASE": migrated.database},
     ) as process:
-        time.sleep(1.5)
+        time.sleep(4)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
