@@ -33,9 +33,8 @@ ROOT = Path(__file__).parents[2]
     "name",
     [
         "kills",
-        "dead-hand",
         "input",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("zombies", "rebalances", "poison")),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("dead-hand", "zombies", "rebalances", "poison")),
     ],
 )
 def test_nothing_is_lost_doubled_or_wrong(own: Stack, name: str) -> None:
