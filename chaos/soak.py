@@ -75,7 +75,7 @@ LAG_GROWTH = 0.01
 """Lag may grow by this share of what is sent, and by what its uncertainty leaves open."""
 PARTS = 300
 """Active parts of a table at most; ClickHouse itself begins to slow inserts at 1,000 in one partition."""
-HANDLES = 10
+HANDLES = 2 * len(AGENTS)
 """Files or threads that a worker may have more at the end than after the warm-up."""
 
 
