@@ -16,6 +16,15 @@ AMOUNTS = {"cost_micros": "cost_micros", "conversion_value_micros": "value_micro
 _MEASURES = (*KIND_MEASURES.values(), *AMOUNTS)
 
 
+def sums() -> list[pl.Expr]:
+    """Of grouped events: every measure, and ``applied``, the last offset."""
+    return [
+        *((pl.col("kind") == kind).sum().cast(pl.Int64).alias(name) for kind, name in KIND_MEASURES.items()),
+        *(pl.col(field).sum().alias(name) for name, field in AMOUNTS.items()),
+        pl.col("offset").max().alias("applied"),
+    ]
+
+
 class Ads(SnapshotFold):
     """Counts of each kind, with cost and value: of each campaign, ad group, creative, audience and channel; and of each
     campaign by region, age band and gender of the fan.
@@ -47,11 +56,7 @@ class Ads(SnapshotFold):
         if replayed:
             held = snapshots.applied(snapshots.key_columns(rows))
             rows = rows.filter(pl.Series(rows["offset"].to_numpy() > held, dtype=pl.Boolean))
-        groups = rows.group_by(snapshots.table.keys).agg(
-            *((pl.col("kind") == kind).sum().cast(pl.Int64).alias(name) for kind, name in KIND_MEASURES.items()),
-            *(pl.col(field).sum().alias(name) for name, field in AMOUNTS.items()),
-            pl.col("offset").max().alias("applied"),
-        )
+        groups = rows.group_by(snapshots.table.keys).agg(sums())
         if groups.is_empty():
             return
         columns = np.tile(np.arange(len(_MEASURES)), (len(groups), 1))

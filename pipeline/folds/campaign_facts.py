@@ -8,7 +8,7 @@ import polars as pl
 from pipeline import campaign_log
 from pipeline.campaign_log import FIGURES, MEASURES, Figures
 from pipeline.fold import Fold, Output
-from pipeline.folds.ads import AMOUNTS, KIND_MEASURES
+from pipeline.folds.ads import sums
 from pipeline.snapshot import Snapshots, SnapshotTable
 from pipeline.verdict import NEVER
 from schemas.quantities import MINUTE_MS
@@ -53,12 +53,7 @@ class CampaignFacts(Fold):
         groups = (
             rows.with_columns(minute=(pl.col("event_time") // MINUTE_MS * MINUTE_MS).cast(pl.Datetime("ms", "UTC")))
             .group_by(_KEYS)
-            .agg(
-                *((pl.col("kind") == kind).sum().cast(pl.Int64).alias(name) for kind, name in KIND_MEASURES.items()),
-                *(pl.col(field).sum().alias(name) for name, field in AMOUNTS.items()),
-                pl.col("offset").max().alias("applied"),
-                pl.col("creator_id").min(),
-            )
+            .agg(*sums(), pl.col("creator_id").min())
         )
         self._know_creators(groups)
         columns = np.tile(np.arange(len(MEASURES)), (len(groups), 1))
