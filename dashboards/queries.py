@@ -174,3 +174,22 @@ def _both_days(at: str, before: str) -> str:
         f"(({ranges[0]}) OR ({ranges[1]})) AND if(days = 0, {at} >= $__fromTime{before}, {at} <= $__toTime"
         " - INTERVAL 1 DAY)"
     )
+
+
+DEAD_LETTERS = """\
+SELECT $__timeInterval(minute) AS time, argMax(refused, minute) AS "dead letters"
+FROM
+(
+    SELECT minute, sum(records) OVER (ORDER BY minute RANGE BETWEEN 899 PRECEDING AND CURRENT ROW) AS refused
+    FROM
+    (
+        SELECT minute, sum(dead_letters) AS records
+        FROM pipeline_throughput
+        WHERE minute >= $__fromTime - INTERVAL 15 MINUTE AND minute <= $__toTime
+        GROUP BY minute
+    )
+)
+WHERE $__timeFilter(minute)
+GROUP BY time
+ORDER BY time"""
+"""Records refused in the 15 minutes up to each moment."""

@@ -1,7 +1,7 @@
 """Operations overview: for the shift, on a wall."""
 
 from dashboards.board import Board, Column, Link, Panel, Row
-from dashboards.queries import beside_yesterday, chosen, rate, rolling
+from dashboards.queries import DEAD_LETTERS, beside_yesterday, chosen, rate, rolling
 from dashboards.thresholds import thresholds
 
 _T = thresholds()
@@ -50,22 +50,7 @@ ORDER BY time""",
             "stat",
             "Dead letters",
             "Records refused in the 15 minutes up to each moment, because they are no events.",
-            """\
-SELECT $__timeInterval(minute) AS time, argMax(refused, minute) AS "dead letters"
-FROM
-(
-    SELECT minute, sum(records) OVER (ORDER BY minute RANGE BETWEEN 899 PRECEDING AND CURRENT ROW) AS refused
-    FROM
-    (
-        SELECT minute, sum(dead_letters) AS records
-        FROM pipeline_throughput
-        WHERE minute >= $__fromTime - INTERVAL 15 MINUTE AND minute <= $__toTime
-        GROUP BY minute
-    )
-)
-WHERE $__timeFilter(minute)
-GROUP BY time
-ORDER BY time""",
+            DEAD_LETTERS,
             width=4,
             height=4,
             steps=_T["dead_letters"].steps,

@@ -1,6 +1,7 @@
 """Pipeline health: for whoever keeps it running."""
 
 from dashboards.board import Board, Column, Panel, Row
+from dashboards.queries import DEAD_LETTERS
 from dashboards.thresholds import thresholds
 
 _T = thresholds()
@@ -78,22 +79,7 @@ ORDER BY time""",
         _stat(
             "Dead letters",
             "Over 15 minutes up to each moment.",
-            """\
-SELECT $__timeInterval(minute) AS time, argMax(refused, minute) AS "dead letters"
-FROM
-(
-    SELECT minute, sum(records) OVER (ORDER BY minute RANGE BETWEEN 899 PRECEDING AND CURRENT ROW) AS refused
-    FROM
-    (
-        SELECT minute, sum(dead_letters) AS records
-        FROM pipeline_throughput
-        WHERE minute >= $__fromTime - INTERVAL 15 MINUTE AND minute <= $__toTime
-        GROUP BY minute
-    )
-)
-WHERE $__timeFilter(minute)
-GROUP BY time
-ORDER BY time""",
+            DEAD_LETTERS,
             "dead_letters",
         ),
     ),
