@@ -233,13 +233,7 @@ class Recovery:
         zone = ZoneInfo(self._settings.time_zone)
         for partition in partitions:
             where = (fan_log.TOPIC, partition)
-            folds = {
-                agent.name: agent.fold(self._settings, fan_log.TOPIC, partition)
-                for agent in self._agents
-                if fan_log.TOPIC in agent.topics
-            }
-            known = self._known(where, folds, stored, earliest[where], end[where])
-            own = {name: known[name].next_offset if name in known else 0 for name in folds}
+            folds, known, own = self._begun(where, stored, earliest[where], end[where])
             lowest = min(own.values())
             inputs = next((fan_log.read_inputs(c.inputs) for c in known.values() if c.next_offset == lowest), {})
             for name, fold in folds.items():
@@ -270,13 +264,7 @@ class Recovery:
         logs: dict[Partition, Log] = {}
         for partition in partitions:
             where = (touch_log.TOPIC, partition)
-            folds = {
-                agent.name: agent.fold(self._settings, touch_log.TOPIC, partition)
-                for agent in self._agents
-                if touch_log.TOPIC in agent.topics
-            }
-            known = self._known(where, folds, stored, earliest[where], end[where])
-            own = {name: known[name].next_offset if name in known else 0 for name in folds}
+            folds, known, own = self._begun(where, stored, earliest[where], end[where])
             lowest = min(own.values())
             inputs = next((fan_log.read_inputs(c.inputs) for c in known.values() if c.next_offset == lowest), {})
             for name, fold in folds.items():
@@ -307,13 +295,7 @@ class Recovery:
         logs: dict[Partition, Log] = {}
         for partition in partitions:
             where = (campaign_log.TOPIC, partition)
-            folds = {
-                agent.name: agent.fold(self._settings, campaign_log.TOPIC, partition)
-                for agent in self._agents
-                if campaign_log.TOPIC in agent.topics
-            }
-            known = self._known(where, folds, stored, earliest[where], end[where])
-            own = {name: known[name].next_offset if name in known else 0 for name in folds}
+            folds, known, own = self._begun(where, stored, earliest[where], end[where])
             for name, fold in folds.items():
                 if name in known and isinstance(fold, Rules):
                     fold.restore_state(*rule_state(client, partition, fold.version))
@@ -322,6 +304,22 @@ class Recovery:
                 partition, self._settings.database, folds, own, position, self._on_batch
             )
         return logs
+
+    def _begun(
+        self,
+        where: Partition,
+        stored: Mapping[tuple[str, str, int, int], Checkpoint],
+        earliest: int,
+        end: int,
+    ) -> tuple[dict[str, Fold], dict[str, Checkpoint], dict[str, int]]:
+        """Of the agents of a log that agents write: their folds, still empty, their checkpoints (see ``_known``), and
+        where each goes on."""
+        topic, partition = where
+        folds = {
+            agent.name: agent.fold(self._settings, topic, partition) for agent in self._agents if topic in agent.topics
+        }
+        known = self._known(where, folds, stored, earliest, end)
+        return folds, known, {name: known[name].next_offset if name in known else 0 for name in folds}
 
     def _known(
         self,
