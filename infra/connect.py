@@ -22,6 +22,7 @@ from infra.settings import Settings
 
 Role = Literal["app", "analyst"]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_REFUSAL = re.compile(r"Code: \d+\. DB::Exception: (.*?)(?: \(version [^)]*\).*)?$")
 
 
 def kafka_address(settings: Settings) -> str:
@@ -192,6 +193,12 @@ def faust_credentials(settings: Settings) -> Any:
         ssl_context=context,
         mechanism=settings.kafka_sasl_mechanism,
     )
+
+
+def refusal(error: Exception) -> str | None:
+    """What ClickHouse said against a query, without its version; None: it did not answer at all."""
+    found = _REFUSAL.search(" ".join(str(error).split()))
+    return None if found is None else found[1]
 
 
 def _listens(port: int) -> bool:

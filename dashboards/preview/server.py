@@ -28,7 +28,7 @@ from dashboards.boards import boards
 from dashboards.preview.asking import Asked, Refused, expanded, options
 from dashboards.preview.library import Library, Query, Unknown
 from dashboards.render import ZONE, as_json
-from infra.connect import clickhouse_client
+from infra.connect import clickhouse_client, refusal
 from infra.errors import FanpulseError, InfraError
 from infra.settings import Settings
 
@@ -159,10 +159,9 @@ class _Database:
             return self._client
 
     def _failure(self, error: Exception) -> _Unanswered:
-        text = " ".join(str(error).split())
-        found = re.search(r"Code: \d+\. DB::Exception: (.*?)(?: \(version [^)]*\).*)?$", text)
-        if found is not None:
-            return _Unanswered(HTTPStatus.UNPROCESSABLE_ENTITY, found[1])
+        said = refusal(error)
+        if said is not None:
+            return _Unanswered(HTTPStatus.UNPROCESSABLE_ENTITY, said)
         # The server may come back on another port.
         with self._lock:
             self._client = None
