@@ -4,6 +4,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from generators.incidents import Incident
 from schemas.topics import DAY_MS
 
 DEFAULT_FANS = 10_000
@@ -18,6 +19,7 @@ class WorldConfig(BaseModel):
     ``fans``: about as many distinct fans as appear within 45 days; new ones keep arriving at an even rate afterwards.
     ``rate_factor``: multiplies how often fans come and advertisements are shown; 1.0 is the natural rate.
     ``duplicates``, ``late``, ``malformed``: shares of events sent twice, sent late, and of broken records added.
+    ``incidents``: what goes wrong in it; before the first it is the world without them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +34,7 @@ class WorldConfig(BaseModel):
     duplicates: float = Field(0.0, ge=0, le=1)
     late: float = Field(0.0, ge=0, le=1)
     malformed: float = Field(0.0, ge=0, le=1)
+    incidents: tuple[Incident, ...] = ()
 
     @field_validator("time_zone")
     @classmethod

@@ -9,6 +9,9 @@ left of the budget by midnight, as platforms do (Agarwal, Ghosh, Wei and You, Bu
 Advertisements at LinkedIn, KDD 2014). It is kept in expectation; a day's spend varies about it by chance. Where a cut
 leaves nothing of it, nothing is shown until midnight.
 
+Nobody foresees a spike of prices (``generators.incidents``): pacing takes the prices of the moment for those of the
+rest of the day.
+
 Nothing here has a memory of what was shown: all follows from the world and what was changed when.
 """
 
@@ -25,6 +28,7 @@ from generators.cast import PLATFORMS, WON, Cast
 from generators.columns import CODES, LUCK, Columns
 from generators.config import WorldConfig
 from generators.draws import Floats, Ints, Mask
+from generators.incidents import CpmSpike
 from generators.rhythm import HABITS, HOUR_MS, WEEK, Clock
 from generators.stage import SHOWN_A_DAY
 from schemas.quantities import YUAN, Length
@@ -109,6 +113,11 @@ class Market:
         self._budget: Ints = np.maximum(np.round(wanted / FEN).astype(np.int64), 1) * FEN
         self._aim: Floats = places.aim[first]
         numbers = {name: number for number, name in enumerate(self._campaign_id)}
+        self._spikes: dict[int, list[CpmSpike]] = {}
+        for incident in config.incidents:
+            if isinstance(incident, CpmSpike):
+                for own in np.flatnonzero(self._creator == cast.ids.index(incident.creator_id)).tolist():
+                    self._spikes.setdefault(own, []).append(incident)
         self._changes: dict[int, list[Change]] = {}
         self._marks = [0]
         for change in self.changes:
@@ -215,19 +224,28 @@ class Market:
         everyone = np.arange(len(self._campaign))
         shown, paid = WON * np.minimum(1.0, self._budget / needs)[self._campaign], np.ones(len(everyone))
         bids, later = self._bid.copy(), []
-        for number, changes in self._changes.items():
-            if changes[0].at_ms < end:
-                first, *rest = self._changed(number, changes, begin, end, busy)
-                shown[first.groups], paid[first.groups], bids[first.groups] = first.shown, first.price, first.bid
+        for number in sorted({*self._changes, *self._spikes}):
+            changes = [change for change in self._changes.get(number, []) if change.at_ms < end]
+            spikes = [spike for spike in self._spikes.get(number, []) if spike.start_ms < end and spike.end_ms > begin]
+            if changes or spikes:
+                first, *rest = self._changed(number, changes, spikes, begin, end, busy)
+                # A day that begins as ever is left to the byte as it is until then.
+                if changes or any(spike.start_ms <= begin for spike in spikes):
+                    shown[first.groups], paid[first.groups], bids[first.groups] = first.shown, first.price, first.bid
                 later += rest
         return [_Spell(begin, everyone, shown, paid, bids), *later]
 
-    def _changed(self, number: int, changes: Sequence[Change], begin: int, end: int, busy: float) -> list[_Spell]:
-        """A changed campaign's day: from midnight and from each change on, it goes on with what is left."""
+    def _changed(
+        self, number: int, changes: Sequence[Change], spikes: Sequence[CpmSpike], begin: int, end: int, busy: float
+    ) -> list[_Spell]:
+        """A campaign's day with changes or spikes: from midnight and from each of them on, it goes on with what is
+        left."""
         groups = np.flatnonzero(self._campaign == number)
         state = _State(int(self._budget[number]), int(self._bid[groups[0]]), True)
         spells, spent = [], 0.0
-        knots = sorted({begin, *(change.at_ms for change in changes if begin < change.at_ms < end)})
+        turns = [change.at_ms for change in changes]
+        turns += [turn for spike in spikes for turn in (spike.start_ms, spike.end_ms)]
+        knots = sorted({begin, *(turn for turn in turns if begin < turn < end)})
         todo = list(changes)
         for start, stop in zip(knots, [*knots[1:], end], strict=True):
             while todo and todo[0].at_ms <= start:
@@ -235,11 +253,15 @@ class Market:
             bid = np.array([dict(state.bids).get(self._group_id[group], state.bid) for group in groups.tolist()])
             on = np.array([state.active and self._group_id[group] not in state.paused for group in groups.tolist()])
             times = bid / self._bid[groups]
-            pace = on * busy * self._demand[groups] * won(times) / WON * price(times)
+            dear, still = 1.0, 1.0
+            for spike in spikes:
+                if spike.start_ms <= start < spike.end_ms:
+                    dear, still = dear * spike.price, still * spike.won
+            pace = on * busy * self._demand[groups] * won(times) / WON * price(times) * (dear * still)
             ahead = 1.0 - self._traffic(start, begin, end)
             part = min(1.0, max(0.0, state.budget - spent) / (pace.sum() * ahead)) if pace.sum() * ahead > 0 else 0.0
             spent += part * float(pace.sum()) * (self._traffic(stop, begin, end) - self._traffic(start, begin, end))
-            spells.append(_Spell(start, groups, part * on * won(times), price(times), bid))
+            spells.append(_Spell(start, groups, part * on * won(times) * still, price(times) * dear, bid))
         return spells
 
     def _done(self, state: _State, change: Change) -> _State:

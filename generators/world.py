@@ -7,11 +7,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from generators.cast import Cast
+from generators.cast import SEASON_MS, Cast
 from generators.columns import CODES, Columns, join, names
 from generators.config import WorldConfig
 from generators.draws import Ints
 from generators.encode import Encoded, Encoder
+from generators.incidents import ChurnWave
+from generators.leavers import Leavers, followers, leavers
 from generators.market import Market
 from generators.population import NEVER, Population
 from generators.rhythm import Clock
@@ -60,17 +62,23 @@ class World:
 
     All methods are pure: the same arguments give the same answer, in any order of calls, in any process. What is
     remembered between calls is bounded and only saves time; it makes an instance unfit for use by two threads.
+
+    Raises:
+        ValueError: an incident is of a creator that there is not.
     """
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
         self.clock = Clock(config.time_zone)
         self.cast = Cast(config, self.clock)
+        for incident in config.incidents:
+            if incident.creator_id not in self.cast.ids:
+                raise ValueError(f"there is no creator {incident.creator_id}")
         self.population = Population(config, self.cast)
         rate = config.fans * EVENTS_A_FAN_AND_DAY * config.rate_factor / config.partitions / DAY_MS
         self.slot_ms = next((s for s in SLOT_LENGTHS_MS if rate * s <= SLOT_EVENTS), SLOT_LENGTHS_MS[-1])
         self._stage = Stage(config, self.cast, self.population, self.clock, self.slot_ms)
-        calm = config.model_dump(exclude={"duplicates", "late", "malformed"})
+        calm = config.model_dump(exclude={"duplicates", "late", "malformed", "incidents"})
         tag = hashlib.blake2b(repr(sorted(calm.items())).encode(), digest_size=3).hexdigest()
         self._encoder = Encoder(self.cast, self.population, tag)
         self._weather = Weather(config)
@@ -83,6 +91,7 @@ class World:
         self._spread: OrderedDict[tuple[int, int], tuple[int, _Ahead[Records]]] = OrderedDict()
         self._unchanged = self.market()
         self._books: dict[int, _Book] = {}
+        self._leavers: dict[int, Leavers] = {}
         self._first = config.start_ms // self.slot_ms
 
     @property
@@ -111,7 +120,14 @@ class World:
                 low, high = np.searchsorted(columns["event_time"], (start_ms, end_ms))
                 parts[topic].append(columns.take(slice(int(low), int(high))))
         found = {topic: join(topic, some) for topic, some in parts.items()}
-        return {**found, "ad_events": (market or self._unchanged).shown(found["ad_events"])[1]}
+        found = {
+            topic: self._happening(partition, columns, market or self._unchanged)[1] for topic, columns in found.items()
+        }
+        unfollows = self._unfollows(partition, max(start_ms, self.config.start_ms), end_ms)
+        if len(unfollows):
+            acts = join("interactions", [found["interactions"], unfollows])
+            found["interactions"] = acts.take(np.argsort(acts["event_time"], kind="stable"))
+        return found
 
     def records(self, partition: int, start_ms: int, end_ms: int, market: Market | None = None) -> dict[str, Records]:
         """Records that reach a partition in [start_ms, end_ms) of the producer's time, by topic, as they are sent.
@@ -130,6 +146,13 @@ class World:
     def encode(self, columns: Columns, partition: int) -> Encoded:
         """Events as JSON records, in the order given."""
         return self._encoder.encode(columns, partition)
+
+    def followers(self, at_ms: int) -> dict[str, int]:
+        """How many fans follow each creator at a time (UTC ms) and were there within 30 days; no incident counted."""
+        season, count = at_ms // SEASON_MS, self.cast.count
+        crowds = [self.population.crowd(partition, season) for partition in range(self.config.partitions)]
+        total = sum(followers(crowd, count, at_ms) for crowd in crowds)
+        return dict(zip(self.cast.ids, np.asarray(total).tolist(), strict=True))
 
     def _check(self, partition: int) -> None:
         if not 0 <= partition < self.config.partitions:
@@ -227,15 +250,48 @@ class World:
             parts.append(Columns("orders", values))
         return join("orders", parts)
 
+    def _happening(self, partition: int, columns: Columns, market: Market) -> tuple[Ints, Columns]:
+        """Of events that there may be, those that happen: their rows, and the events."""
+        here = self._gone(partition)
+        rows = np.flatnonzero(here.stay(columns)) if len(here.pair) else np.arange(len(columns))
+        found = columns.take(rows) if len(rows) < len(columns) else columns
+        if columns.topic == "ad_events":
+            shown, found = market.shown(found)
+            rows = rows[shown]
+        return rows, found
+
+    def _gone(self, partition: int) -> Leavers:
+        """Who leaves in the churn waves."""
+        found = self._leavers.get(partition)
+        if found is None:
+            waves = [
+                (
+                    each,
+                    self.cast.ids.index(each.creator_id),
+                    self.population.crowd(partition, each.start_ms // SEASON_MS),
+                )
+                for each in self.config.incidents
+                if isinstance(each, ChurnWave)
+            ]
+            found = self._leavers[partition] = leavers(waves, self.cast.count, self.config.seed)
+        return found
+
+    def _unfollows(self, partition: int, start_ms: int, end_ms: int) -> Columns:
+        """The events of leaving in churn waves in [start_ms, end_ms)."""
+        return self._gone(partition).unfollows(start_ms, end_ms, self.slot_ms)
+
     def _encoded(self, partition: int, slot: int, market: Market) -> dict[str, tuple[Encoded, Ints, int]]:
         """Records of the events of a slot, by topic; which of the events that there may be they are, of how many."""
         found = {}
         for topic, columns in self._slot(partition, slot).items():
-            rows, here = np.arange(len(columns)), columns
-            if topic == "ad_events":
-                rows, here = market.shown(columns)
+            rows, here = self._happening(partition, columns, market)
             found[topic] = self._encoder.encode(here, partition), rows, len(columns)
         return found
+
+    def _leaving(self, partition: int, slot: int) -> Records:
+        """Records of leaving in a slot. No weather spoils them: with them the draws of all others would be others."""
+        span = max(slot * self.slot_ms, self.config.start_ms), (slot + 1) * self.slot_ms
+        return Records.plain(self._encoder.encode(self._unfollows(partition, *span), partition))
 
     def _sending(self, partition: int, slot: int, market: Market) -> dict[str, Records]:
         """Records sent in a slot."""
@@ -255,6 +311,9 @@ class World:
                 # As above, one slot back is kept. All else would be six hours of records.
                 spread.forget(slot - 1)
             found = {topic: merge(some).in_order() if some else empty() for topic, some in parts.items()}
+        unfollows = self._leaving(partition, slot)
+        if len(unfollows):
+            found["interactions"] = merge([found["interactions"], unfollows]).in_order()
         self._sent[key] = mark, found
         _forget(self._sent, 2 * self.config.partitions)
         return found
