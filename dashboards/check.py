@@ -70,7 +70,7 @@ def queries(boards: Sequence[Board], rules: Sequence[Rule], zone: str) -> list[Q
         Query(
             f"{board.uid}: {panel.title}",
             panel.sql,
-            _span(board.since),
+            span_ms(board.since),
             panel.interval_s,
             panel.may_be_empty,
             board.rows_read,
@@ -236,7 +236,8 @@ def _covered(
     return sum(pair in pairs for pair in itertools.combinations(known, 2))
 
 
-def _span(since: str) -> int:
+def span_ms(since: str) -> int:
+    """Length of the time range that a board opens with, such as ``now-6h``."""
     found = re.fullmatch(r"now-(\d+)([mhd])", since)
     assert found is not None, since
     return int(found[1]) * _RANGES[found[2]]

@@ -25,7 +25,9 @@ from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
 from dashboards.boards import boards
+from dashboards.preview import runbooks
 from dashboards.preview.asking import Asked, Refused, expanded, options
+from dashboards.preview.bell import Bell
 from dashboards.preview.library import Library, Query, Unknown
 from dashboards.render import ZONE, as_json
 from infra.connect import clickhouse_client, refusal
@@ -43,6 +45,7 @@ OPTIONS_S = 20.0
 """How long the values of a variable are taken to be the same, seconds."""
 _ASKED_BYTES = 256 * 1024
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_PAGE = re.compile(r"/$|/d/|/runbooks/")
 _HERE = ("127.0.0.1", "localhost", "::1")
 _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -56,15 +59,17 @@ _SECURITY = {
 
 
 @contextlib.contextmanager
-def serve(settings: Settings, port: int, folder: Path | None = None) -> Iterator[str]:
+def serve(settings: Settings, port: int, folder: Path | None = None, faster: int = 1) -> Iterator[str]:
     """Serves the boards while this lasts, in threads of its own; gives the address.
 
-    ClickHouse may come and go meanwhile: a page says that it does not answer, and goes on when it does.
+    ClickHouse may come and go meanwhile: a page says that it does not answer, and goes on when it does. Alert rules are
+    looked at once an interval from the beginning, whether anybody has a page open or not.
 
     Args:
         settings: whose ClickHouse.
         port: of 127.0.0.1; 0 chooses one.
         folder: the boards' JSON; None: the boards of fanpulse, with local days of the settings' time zone.
+        faster: what waiting times and ages of alert rules are divided by; 1 but for drills.
 
     Raises:
         FanpulseError: the port is taken, or there are no boards.
@@ -73,14 +78,16 @@ def serve(settings: Settings, port: int, folder: Path | None = None) -> Iterator
         library = Library(files, {board.uid: board.place for board in boards()})
         library.boards()
         try:
-            server = _Server(port, settings, library)
+            server = _Server(port, settings, library, faster)
         except OSError as error:
             raise FanpulseError(f"port {port} of 127.0.0.1: {error.strerror}; choose another with --port") from None
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         thread.start()
+        server.bell.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}/"
         finally:
+            server.bell.stop()
             server.shutdown()
             thread.join()
             server.server_close()
@@ -172,10 +179,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port: int, settings: Settings, library: Library) -> None:
+    def __init__(self, port: int, settings: Settings, library: Library, faster: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.library = library
         self.database = _Database(settings)
+        self.bell = Bell(
+            lambda: clickhouse_client(settings, "analyst", timeout=QUERY_S + 5), settings.time_zone, faster
+        )
         self.pages = _pages()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -230,7 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
             return _json([_summary(board.model) for board in library.boards()])
         if found := re.fullmatch(r"/api/boards/([^/]+)", path):
             return _json(library.board(unquote(found[1])).model)
-        page = self.server.pages.get("/index.html" if path == "/" or path.startswith("/d/") else path)
+        if path == "/api/ringing":
+            return _json(self.server.bell.seen() | {"pages": sorted(runbooks.names())})
+        if found := re.fullmatch(r"/api/runbooks/([^/]+)", path):
+            name = unquote(found[1])
+            return _json({"name": name, "text": runbooks.page(name)})
+        page = self.server.pages.get("/index.html" if _PAGE.match(path) else path)
         if page is None:
             raise _Unanswered(HTTPStatus.NOT_FOUND, f"there is no page {path[:200]}")
         if self.headers.get("If-None-Match") == page.tag:

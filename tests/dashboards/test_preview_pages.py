@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -236,6 +236,119 @@ def test_a_range_is_drawn_a_query_inspected_and_the_theme_turned(shown: Shown) -
     shown.browser.evaluate("[...document.querySelectorAll('#controls button')].at(-1).click()")
 
 
+_RUNG = {
+    "kind": "rule",
+    "state": "alerting",
+    "severity": "critical",
+    "title": "Nothing arrives",
+    "labels": {},
+    "since_ms": 1_772_582_400_000,
+    "said": "The newest event stored is <b>old</b>.",
+    "advice": [],
+    "panel": "Unfolded",
+    "link": "/d/gallery?var-platform=douyin#panel-99",
+    "page": "freshness.md",
+}
+_ALERT = _RUNG | {
+    "kind": "alert",
+    "state": "open",
+    "severity": "warning",
+    "title": "CPM is high",
+    "labels": {"campaign": "c1"},
+    "advice": ["Lower the bid."],
+    "page": "nowhere.md",
+}
+_QUIET = {
+    "looked_ms": 1,
+    "alerts_ms": 1,
+    "every_s": 60,
+    "faster": 1,
+    "zone": "Asia/Shanghai",
+    "rules": [],
+    "alerts": [],
+    "pages": ["freshness.md"],
+}
+
+
+@contextmanager
+def _ringing(shown: Shown, seen: dict[str, Any]) -> Iterator[None]:
+    """Pages that are opened meanwhile hear this in the place of what rings; just looked at."""
+    source = (
+        f"const asked = window.fetch, seen = {json.dumps(seen)}; window.fetch = (path, ...more) => "
+        "path === '/api/ringing' ? Promise.resolve(Response.json({...seen, looked_ms: Date.now()})) "
+        ": asked(path, ...more)"
+    )
+    number = shown.browser.call("Page.addScriptToEvaluateOnNewDocument", source=source)["identifier"]
+    try:
+        yield
+    finally:
+        shown.browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=number)
+
+
+def _bell(shown: Shown, path: str) -> tuple[str, str]:
+    """What the bell of a page shows, and how it is coloured."""
+    shown.browser.open(f"{shown.address}{path}", 1600, 1000)
+    shown.browser.until(
+        f"location.href.endsWith({json.dumps(path)}) && /\\d/.test(document.querySelector('#bell b')?.textContent)",
+        "the bell",
+    )
+    bell = shown.browser.evaluate(
+        "(({textContent, dataset}) => [textContent, dataset.rings])(document.getElementById('bell'))"
+    )
+    return bell[0], bell[1]
+
+
+def test_a_bell_on_every_page_says_how_much_rings(shown: Shown) -> None:
+    # As the server sees it, whatever that is on this database.
+    assert re.match(r"\d+", _bell(shown, "d/fanpulse-overview")[0])
+    with _ringing(shown, _QUIET):
+        for path in ("", "d/gallery?kiosk", "runbooks/lag"):
+            assert _bell(shown, path) == ("0", "none")
+    pending = _RUNG | {"state": "pending"}
+    with _ringing(shown, _QUIET | {"rules": [pending], "alerts": [_ALERT]}):
+        assert _bell(shown, "d/gallery?kiosk") == ("1CPM is high", "warning")
+    with _ringing(shown, _QUIET | {"rules": [_RUNG, pending], "alerts": [_ALERT]}):
+        assert _bell(shown, "d/gallery?kiosk&theme=light") == ("2Nothing arrives", "critical")
+        assert shown.browser.evaluate("document.getElementById('bell').getBoundingClientRect().width") > 100
+
+
+def test_the_list_of_what_rings_leads_to_panels_and_to_pages_of_what_to_do(shown: Shown) -> None:
+    others = [_RUNG | {"title": title, "state": "error", "said": "Away."} for title in ("First", "Second", "Third")]
+    with _ringing(shown, _QUIET | {"rules": [_RUNG, *others], "alerts": [_ALERT], "faster": 20}):
+        assert _bell(shown, "d/gallery")[0] == "5Nothing arrives"
+        click = shown.browser.evaluate
+        click("document.getElementById('bell').click()")
+        texts = click("[...document.querySelectorAll('dialog[open] article')].map(({textContent}) => textContent)")
+        assert len(texts) == 3
+        # 2026-03-04 08:00 in Shanghai.
+        assert texts[0].startswith("Nothing arrivesringing since 2026-03-04 08:00:00, ")
+        assert "The newest event stored is <b>old</b>." in texts[0]
+        assert "Nor can Second, Third." in texts[1]
+        assert "campaign c1" in texts[2]
+        assert "Lower the bid." in texts[2]
+        # There is no such page here: its name must do.
+        assert texts[2].endswith("What to do: docs/runbooks/nowhere.md")
+        said = click("document.querySelector('dialog[open]').textContent")
+        assert "ages and waiting times are a 20th of theirs" in said
+        assert "Open alerts of the stream as of 1970-01-01 08:00:00" in said
+
+        click("document.querySelector('dialog[open] article a').click()")
+        pointed = "document.querySelector('.panel.pointed[data-panel=\"99\"]')?.dataset.state === 'data'"
+        shown.browser.until(pointed, "the panel, which was folded")
+        assert shown.asked()["var-platform"] == ["douyin"]
+
+        click("document.getElementById('bell').click()")
+        click("document.querySelectorAll('dialog[open] article a')[1].click()")
+        shown.browser.until("document.querySelector('.runbook h1')?.textContent === 'Nothing arrives'", "the page")
+        assert click("location.pathname") == "/runbooks/freshness"
+        links = click("[...document.querySelectorAll('.runbook a')].map((link) => link.getAttribute('href'))")
+        assert "/runbooks/lag" in links
+        assert all(re.fullmatch(r"/runbooks/[a-z-]+", link) for link in links)
+        assert "[" not in click("document.querySelector('.runbook').textContent")
+        click("document.querySelector('#bell').click()")
+        assert click("document.querySelectorAll('dialog[open] article').length") == 3
+
+
 def test_a_wall_has_no_controls_and_goes_from_board_to_board(shown: Shown) -> None:
     shown.browser.open(f"{shown.address}d/gallery?kiosk&cycle=1s", 1600, 400)
     shown.browser.until("location.pathname === '/d/fanpulse-overview'", "the next board")
@@ -371,3 +484,4 @@ def test_a_server_that_is_gone_is_said_and_old_figures_are_greyed(shown: Shown) 
     shown.browser.until("!document.getElementById('notice').hidden", "the notice")
     assert "fanpulse boards preview" in shown.browser.evaluate("document.getElementById('notice').textContent")
     shown.browser.until("document.querySelectorAll('.panel.stale').length > 5", "old figures to be greyed")
+    shown.browser.until("document.getElementById('bell').classList.contains('stale')", "the bell to be greyed")

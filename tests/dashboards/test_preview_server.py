@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from gallery import gallery
 
+from dashboards.alerts import RULES
 from dashboards.preview.server import serve
 from infra.errors import FanpulseError
 from infra.settings import Settings
@@ -170,6 +172,32 @@ def test_a_clickhouse_that_is_away_is_said_and_how_to_start_it(port: int) -> Non
     assert response.status == 503
     assert "ClickHouse is not running" in content["error"]
     assert "fanpulse up" in content["error"]
+
+
+def test_what_rings_is_looked_at_from_the_beginning_and_a_clickhouse_that_is_away_rings(port: int) -> None:
+    end = time.monotonic() + 60
+    while (seen := _ask(port, "/api/ringing")[1])["looked_ms"] is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert seen["alerts_ms"] is None
+    assert (seen["every_s"], seen["faster"], seen["zone"]) == (60, 1, "Asia/Shanghai")
+    assert seen["rules"][0]["title"] == "Nothing arrives"
+    assert {(rung["state"], rung["page"]) for rung in seen["rules"]} == {("error", "clickhouse-away.md")}
+    assert len(seen["rules"]) == len(RULES)
+    assert "freshness.md" in seen["pages"]
+
+
+def test_pages_of_what_to_do_are_given_as_they_are_written(port: int) -> None:
+    response, content = _ask(port, "/runbooks/freshness")
+    assert (response.status, response.headers.get_content_type()) == (200, "text/html")
+    assert b"<script" in content
+    response, content = _ask(port, "/api/runbooks/freshness.md")
+    assert (response.status, content["name"]) == (200, "freshness.md")
+    assert content["text"].startswith("# Nothing arrives\n")
+    for name in ("x.md", "..%2Foperations.md", "%2Fetc%2Fpasswd", "freshness"):
+        response, content = _ask(port, f"/api/runbooks/{name}")
+        assert response.status == 404
+        assert "is not here" in content["error"]
 
 
 def test_a_port_that_is_taken_is_said(port: int, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 /**
  * The page: a board with its variables, time range and refresh, all in the address as Grafana has them there:
- * /d/UID?from=now-6h&to=now&var-platform=douyin&refresh=5s. For a wall: &kiosk without controls, &cycle=30s goes from
- * board to board, &theme=light.
+ * /d/UID?from=now-6h&to=now&var-platform=douyin&refresh=5s#panel-ID. For a wall: &kiosk without controls, &cycle=30s
+ * goes from board to board, &theme=light. /runbooks/NAME is a page of what to do.
  */
 import { get, post } from "./ask.js";
+import { Bell } from "./bell.js";
 import { ALL, dropdown, rangeChoice, refreshChoice, variableChoice } from "./choices.js";
 import { colorOf } from "./colors.js";
 import { element } from "./figures.js";
 import { frameOf } from "./frames.js";
 import { Panel } from "./panel.js";
+import { runbook } from "./runbook.js";
 import { address, filled } from "./template.js";
 import { duration, moment, toWall, zoneOf } from "./time.js";
 
@@ -282,11 +284,22 @@ class Board {
           else this.fill(grid, panels);
           head.lastChild.textContent = folded ? counted(panels) : "";
         };
+        head.dataset.panels = panels.map(({ id }) => id).join(" ");
         place("board").append(head);
       }
       place("board").append(grid);
       if (!row?.collapsed) this.fill(grid, panels);
     }
+    this.point();
+  }
+
+  /** Shows the panel that the address points at, also one in a folded row. */
+  point() {
+    const wanted = /^#panel-(\d+)$/.exec(location.hash)?.[1];
+    if (!wanted) return;
+    place("board").querySelector(`.row.folded[data-panels~="${wanted}"]`)?.click();
+    for (const { element: own } of this.panels) own.classList.toggle("pointed", own.dataset.panel === wanted);
+    place("board").querySelector(".panel.pointed")?.scrollIntoView({ block: "center" });
   }
 
   fill(grid, models) {
@@ -385,10 +398,12 @@ async function open() {
   const asked = new URLSearchParams(location.search);
   setTheme(asked.get("theme") ?? localStorage.getItem("theme"));
   if (asked.has("kiosk")) document.documentElement.dataset.kiosk = "";
+  new Bell(place("ringing")).watch();
   try {
     page.boards = await get("/api/boards");
-    const uid = /^\/d\/([^/]+)/.exec(location.pathname)?.[1];
+    const [, kind, uid] = /^\/(d|runbooks)\/([^/]+)/.exec(location.pathname) ?? [];
     if (!uid) return list();
+    if (kind === "runbooks") return await read(decodeURIComponent(uid));
     const board = (page.board = new Board(await get(`/api/boards/${uid}`), asked));
     document.title = `${board.model.title} - fanpulse`;
     place("boards").replaceChildren(menu(board.model));
@@ -409,6 +424,14 @@ function cycle(pause, uid, asked) {
   setTimeout(() => location.assign(`/d/${encodeURIComponent(next.uid)}?${own}`), pause);
 }
 
+/** Shows a page of what to do. */
+async function read(name) {
+  place("boards").replaceChildren(menu());
+  place("controls").replaceChildren(themeButton(() => {}));
+  place("board").replaceChildren(await runbook(name));
+  document.title = `${place("board").querySelector("h1")?.textContent ?? name} - fanpulse`;
+}
+
 function list() {
   place("boards").replaceChildren(menu());
   place("controls").replaceChildren(themeButton(() => {}));
@@ -418,4 +441,5 @@ function list() {
   place("board").replaceChildren(element("div", { class: "cards" }, ...cards));
 }
 
+addEventListener("hashchange", () => page.board?.point());
 open();

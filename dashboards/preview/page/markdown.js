@@ -2,7 +2,7 @@
 
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\[([^\]]+)\]\(([^)\s]+)\)/g;
 
-/** @param address from the address that is written to the one that a click leads to */
+/** @param address from the address that is written to the one that a click leads to, or null: then it is text alone */
 export function markdown(text, address) {
   const out = document.createDocumentFragment();
   const lines = text.split("\n");
@@ -21,14 +21,15 @@ export function markdown(text, address) {
     } else if (item) {
       close();
       const list = document.createElement(/\d/.test(item[1]) ? "ol" : "ul");
+      const items = [];
       for (; at < lines.length; at++) {
         const next = /^\s*(?:[-*]|\d+\.)\s+(.*)/.exec(lines[at]);
-        if (next) list.append(made("li", next[1], address));
-        else if (/^\s+\S/.test(lines[at]) && list.lastChild)
-          list.lastChild.append(" ", ...inline(lines[at].trim(), address));
+        if (next) items.push(next[1]);
+        else if (/^\s+\S/.test(lines[at])) items.push(`${items.pop()} ${lines[at].trim()}`);
         else break;
       }
       at--;
+      list.append(...items.map((each) => made("li", each, address)));
       out.append(list);
     } else if (/^\|.*\|\s*$/.test(line)) {
       close();
@@ -68,9 +69,10 @@ function inline(text, address) {
   for (const found of text.matchAll(INLINE)) {
     out.push(text.slice(at, found.index));
     const [, code, strong, emphasis, label, url] = found;
-    const element = document.createElement(code ? "code" : strong ? "strong" : emphasis ? "em" : "a");
+    const to = url ? address(url) : null;
+    const element = document.createElement(code ? "code" : strong ? "strong" : to === null ? "em" : "a");
     element.textContent = code ?? strong ?? emphasis ?? label;
-    if (url) element.href = address(url);
+    if (to !== null) element.href = to;
     out.push(element);
     at = found.index + found[0].length;
   }
