@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from pages import PAGES, ROOT, blocks, prose
+from pages import PAGES, ROOT, anchor, blocks, prose
 
 from chaos.scenarios import SCENARIOS
 from fanpulse.cli import COMMANDS, _application
@@ -15,9 +15,9 @@ EVERY = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relativ
 
 
 def anchors(page: Path) -> set[str]:
-    """Names of a page's headings, as code hosts make them."""
+    """Names of a page's headings."""
     titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return {anchor(title) for title in titles}
 
 
 def options(command: str) -> set[str]:
@@ -32,13 +32,13 @@ def options(command: str) -> set[str]:
 @EVERY
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", prose(page)):
-        path, _, anchor = (target[0] or target[1]).partition("#")
+        path, _, name = (target[0] or target[1]).partition("#")
         if re.match(r"https?:", path):
             continue
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), target
-        if anchor:
-            assert anchor in anchors(file), target
+        if name:
+            assert name in anchors(file), target
 
 
 @EVERY
