@@ -154,6 +154,9 @@ def _services(settings: Settings) -> Iterator[Check]:
             yield Check(row.service, "ok", f"{row.detail} at {row.address}")
         elif row.state == "stopped":
             yield Check(row.service, "warn", "not running", "fanpulse up")
+        elif row.state == "crashed":
+            # The other service goes on; a down would stop it, too.
+            yield Check(row.service, "fail", f"crashed: {row.detail}", "fanpulse up")
         else:
             yield Check(row.service, "fail", f"{row.state}: {row.detail}", "fanpulse down && fanpulse up")
 

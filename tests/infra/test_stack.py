@@ -68,6 +68,8 @@ def test_two_homes_side_by_side_and_kill_9_loses_nothing(stack: Stack, second: S
 
     _kill(second)
     assert [row.state for row in second.status()] == ["crashed", "crashed"]
+    mends = {check.name: check.mend for check in check_machine(settings)}
+    assert (mends["kafka"], mends["clickhouse"]) == ("fanpulse up", "fanpulse up")
     ports = second.home.ports()
     with socket.socket() as thief:
         # ClickHouse's own port is taken meanwhile: it moves, Kafka stays.
