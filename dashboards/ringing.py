@@ -34,7 +34,7 @@ from infra.errors import InfraError
 
 INTERVAL_S = 60
 """Seconds between two evaluations, the ``interval`` of ``alerting.yaml``."""
-QUERY_S = 15
+QUERY_S = 10
 """Seconds that the query of a rule may run."""
 
 Labels = tuple[tuple[str, str], ...]

@@ -24,6 +24,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
+from dashboards import ringing
 from dashboards.boards import boards
 from dashboards.preview import runbooks
 from dashboards.preview.asking import Asked, Refused, expanded, options
@@ -184,7 +185,7 @@ class _Server(ThreadingHTTPServer):
         self.library = library
         self.database = _Database(settings)
         self.bell = Bell(
-            lambda: clickhouse_client(settings, "analyst", timeout=QUERY_S + 5), settings.time_zone, faster
+            lambda: clickhouse_client(settings, "analyst", timeout=ringing.QUERY_S + 2), settings.time_zone, faster
         )
         self.pages = _pages()
 

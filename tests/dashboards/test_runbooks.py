@@ -1,4 +1,4 @@
-"""Every alert has a page that says what it means and what to do, and no page is of none."""
+"""Every alert and outage has a page that says what it means and what to do, and no page is of none."""
 
 from pathlib import Path
 
@@ -6,14 +6,26 @@ import pytest
 
 from dashboards.alerts import RULES
 from dashboards.boards import boards
+from dashboards.preview.bell import AWAY
 from schemas.alerts import alert_policy
 
 _FOLDER = Path(__file__).parents[2] / "docs" / "runbooks"
-_PAGES = {rule.page for rule in RULES} | {f"{kind.replace('_', '-')}.md" for kind in alert_policy({}).kinds}
+_OUTAGES = {AWAY, "kafka-away.md"}
+_PAGES = {
+    *(rule.page for rule in RULES),
+    *(f"{kind.replace('_', '-')}.md" for kind in alert_policy({}).kinds),
+    *_OUTAGES,
+}
 
 
-def test_every_alert_has_a_page_and_every_page_an_alert() -> None:
+def test_every_alert_has_a_page_and_every_page_an_alert_or_an_outage() -> None:
     assert {path.name for path in _FOLDER.iterdir()} == _PAGES
+
+
+def test_pages_of_rules_about_the_pipeline_lead_to_those_of_outages() -> None:
+    for name in ("freshness.md", "lag.md"):
+        text = (_FOLDER / name).read_text("utf-8")
+        assert all(f"]({outage})" in text for outage in _OUTAGES), name
 
 
 @pytest.mark.parametrize("name", sorted(_PAGES))
