@@ -166,6 +166,18 @@ def test_a_server_that_is_away_rings_at_once_and_is_over_with_its_first_answer()
     assert looks[4][0].said == "The newest event stored is 1h 23m 20s old."
 
 
+def test_an_error_is_over_with_the_first_answer_of_other_labels_too() -> None:
+    known = Answer({(("topic", "gifts"),): 1.0})
+    looks = _run(Ringing([_RULES["lag"]]), known, Answer(error="no"), known, known)
+    states = [{each.labels.get("topic"): each.state for each in look} for look in looks]
+    assert states == [
+        {"gifts": "normal"},
+        {None: "error", "gifts": "normal"},
+        {None: "normal", "gifts": "normal"},
+        {"gifts": "normal"},
+    ]
+
+
 def test_silence_is_what_the_rule_takes_it_for() -> None:
     nothing = Answer()
     fresh = _run(Ringing([_RULES["freshness"]]), *[nothing] * 6, uid="fanpulse-freshness")
