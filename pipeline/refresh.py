@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
-from importlib.resources import files
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -23,7 +21,9 @@ from infra.connect import clickhouse_client
 from infra.errors import FanpulseError, InfraError
 from infra.settings import Settings
 from pipeline import checkpoint as checkpoints
+from pipeline.fan_sums import count_moves, sum_features
 from pipeline.sink import FAILURES
+from pipeline.statements import SETTINGS, statement
 from schemas.topics import SOURCES
 from schemas.value import expressions, rule
 
@@ -37,14 +37,6 @@ DAY = timedelta(days=1)
 OFTEN = 10
 """How many times as often a refresh is due while closed days still change."""
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-_SETTINGS = {
-    # Beyond it the groups of a statement go to disk, bytes.
-    "max_bytes_before_external_group_by": 2_000_000_000,
-    # Keys never change the month, so versions of a row are in one partition.
-    "do_not_merge_across_partitions_select_final": 1,
-    "max_partitions_per_insert_block": 0,
-    "async_insert": 0,
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,8 @@ def refresh(
     report: Callable[[str], None] = lambda line: None,
 ) -> Refreshed:
     """Computes the features of every local day whose stored events have changed since (or of ``first`` to ``last``,
-    both included), and the tiers and tags of all days that depend on them, up to the local day of ``now``.
+    both included), the tiers and tags of all days that depend on them, up to the local day of ``now``, and the sums
+    of all (``fan_sums``).
 
     Raises:
         FanpulseError: the figures in the database were made with other settings.
@@ -100,6 +93,9 @@ def refresh(
         done.values[day] = _values(settings, client, day, everyone)
         ledger.write(replace(ledger[day], policy=policy))
         everyone = False
+    report("sums of all fans")
+    sum_features(client, today, now)
+    count_moves(client)
     return done
 
 
@@ -162,6 +158,7 @@ class Refresher:
 
     def _look(self, client: Client) -> None:
         interval, now = self._settings.refresh_interval, self._now()
+        count_moves(client)
         quiet, old_days = client.query(_LATELY, parameters={"now": now, "interval": interval}).result_rows[0]
         if quiet * (OFTEN if old_days else 1) < interval:
             return
@@ -335,7 +332,7 @@ def _features(settings: Settings, client: Client, days: list[date]) -> dict[date
         "no_activity": settings.no_activity.split(","),
         "interactions": rule()["interactions"],
     }
-    client.command(_statement("fan_days"), parameters, settings=_SETTINGS)
+    client.command(statement("fan_days"), parameters, settings=SETTINGS)
     query = "SELECT day, count() FROM fan_days FINAL WHERE day IN {days:Array(Date)} GROUP BY day"
     return dict.fromkeys(days, 0) | {row[0]: row[1] for row in client.query(query, parameters).result_rows}
 
@@ -353,14 +350,7 @@ def _values(settings: Settings, client: Client, day: date, everyone: bool) -> in
         "everyone": int(everyone),
     }
     made = ", ".join(f"{text} AS {name}" for name, text in expressions(settings.value_policy).items())
-    client.command(_statement("fan_values").replace("{expressions}", made), parameters, settings=_SETTINGS)
+    client.command(statement("fan_values").replace("{expressions}", made), parameters, settings=SETTINGS)
     return int(
         client.query("SELECT count() FROM fan_values FINAL WHERE day = {day:Date}", parameters).result_rows[0][0]
     )
-
-
-@cache
-def _statement(table: str) -> str:
-    """The statement in ``schemas/refresh`` that writes a day of a table, without its comment lines."""
-    lines = files("schemas").joinpath("refresh", f"{table}.sql").read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("--"))

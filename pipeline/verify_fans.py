@@ -10,6 +10,9 @@ from pipeline.comparison import SHOWN, Comparison, compare_rows
 from pipeline.fan_twins import AS_OF, PAIR, PAIRS, WITHIN, FanCut, FanTwins
 from pipeline.twin import UNTIL
 
+LOOKS = 3
+"""How often figures are compared that may change meanwhile."""
+
 
 class FanTables:
     """Copies of the tables of fans, and the events that they should have been made of: in tables named by ``name``.
@@ -54,6 +57,8 @@ class FanTables:
             yield Comparison(name, sum(p.rows for p in parts), sum(p.differ for p in parts), shown[:SHOWN])
         report("comparing fan_stages")
         yield self._compare_stages()
+        report("comparing fan_moves")
+        yield self._compare_counted()
 
     def _wanted(self, name: str) -> str:
         return self._twins.wanted(name, self._comparable)
@@ -99,7 +104,7 @@ class FanTables:
         every, moves = {"low": 0, "high": 2**64 - 1}, self._name("fan_comparable")
         self._twins.run(f"CREATE TABLE {moves} AS fan_transitions")
         self._twins.run(f"INSERT INTO {moves} SELECT * FROM {self._moves} WHERE {WITHIN} AND {self._comparable}", every)
-        counted = self._view("fan_moves", {"fan_transitions": moves})
+        counted = self._view("fan_moves_uncounted", {"fan_transitions": moves})
         days = self._view("fan_stage_days", {"fan_moves": counted})
         stored = f"""
             SELECT platform, creator_id, argMax(everyone, day) AS fans, min(fewest) < 0 AS negative
@@ -118,6 +123,20 @@ class FanTables:
             GROUP BY platform, creator_id
         """
         return self._compared("fan_stages", stored, wanted, ("platform", "creator_id"), ("fans", "negative"), every)
+
+    def _compare_counted(self) -> Comparison:
+        """What is counted of days of moves against the moves. What is written in between may show once, but not
+        always."""
+        keys = ("platform", "creator_id", "day", "step", "from_stage", "to_stage", "reason", "resurrected")
+        texts = "platform, creator_id, day, step, toString(from_stage) AS from_stage, toString(to_stage) AS to_stage"
+        stored, wanted = (
+            f"SELECT {texts}, reason, resurrected, fans FROM {view}" for view in ("fan_moves", "fan_moves_uncounted")
+        )
+        for _ in range(LOOKS):
+            found = self._compared("fan_moves", stored, wanted, keys, ("fans",), {})
+            if not found.differ:
+                break
+        return found
 
     def _view(self, name: str, over: dict[str, str]) -> str:
         """A view like the one of that name, over other tables."""

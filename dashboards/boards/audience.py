@@ -13,7 +13,7 @@ _SHARES = (
     (0.85, "#fdb35f"),
 )
 _HOURS = ",\n".join(f'    sumIf(actions, hour = {hour}) / most AS "{hour:02}"' for hour in range(24))
-_DAY_HOURS = ",\n".join(f'    sumIf(actions, hour = {hour}) AS "{hour:02}"' for hour in range(24))
+_DAY_HOURS = ",\n".join(f'    sum(hour_actions[{hour + 1}]) AS "{hour:02}"' for hour in range(24))
 
 
 def _portrait(dimension: str, title: str, kind: str) -> Panel:
@@ -70,10 +70,8 @@ ORDER BY time""",
             "Contribution",
             "Gifts, orders and memberships less refunds, by local day of the time range; the figure is the sum.",
             f"""\
-SELECT
-    {midnight()} AS time,
-    sum(gift_micros + order_micros + membership_micros - refund_micros) / 1e6 AS "contribution"
-FROM fan_days FINAL
+SELECT {midnight()} AS time, sum(contribution_micros) / 1e6 AS "contribution"
+FROM fan_activity_days
 WHERE {_HERE}{days()}
 GROUP BY day
 ORDER BY time""",
@@ -88,18 +86,14 @@ ORDER BY time""",
             "Tiers and tags",
             "Fans by tier (recency, frequency, money) and by tag, as of the last refresh. docs/fans.md defines them.",
             f"""\
-SELECT label, count() AS fans
-FROM
-(
-    SELECT
-        arrayJoin(arrayConcat([concat('tier ', toString(tier))], arrayMap(tag -> concat('tag ', tag), tags))) AS label
-    FROM fan_value_now
-    WHERE {_HERE}since <= toDate($__toTime, ${{zone:singlequote}})
-)
-GROUP BY label
-ORDER BY label DESC""",
+SELECT concat(label, ' ', value) AS which, sum(fans) AS fans
+FROM fan_value_shares
+WHERE {_HERE}fans > 0
+GROUP BY label, value
+ORDER BY which DESC""",
             width=6,
             height=6,
+            of_now=True,
         ),
     ),
 )
@@ -159,13 +153,8 @@ ORDER BY fan_heat_map.weekday""",
 SELECT
     {midnight()} AS time,
 {_DAY_HOURS}
-FROM
-(
-    SELECT day, hour, action AS actions
-    FROM fan_days FINAL
-    ARRAY JOIN hours AS hour, hour_actions AS action
-    WHERE {_HERE}{days()}
-)
+FROM fan_activity_days
+WHERE {_HERE}{days()}
 GROUP BY day
 ORDER BY time""",
             width=24,

@@ -14,7 +14,7 @@ from pipeline import fan_log
 
 COMMON = ("event_id", "event_time", "platform", "fan_id", "creator_id")
 AD = ("campaign_id", "ad_group_id", "creative_id", "audience")
-FANS = ("fan_state", "fan_transitions", "fan_stages")
+FANS = ("fan_state", "fan_transitions", "fan_stages", "fan_moves")
 """What verify says of fans."""
 
 

@@ -261,7 +261,7 @@ def figures(client: Client, settings: Settings) -> Stored:
     return Stored(client, settings)
 
 
-FINE = {"fan_state": 0, "fan_transitions": 0, "fan_stages": 0}
+FINE = {"fan_state": 0, "fan_transitions": 0, "fan_stages": 0, "fan_moves": 0}
 
 
 def test_verify_finds_fans_as_they_should_be(figures: Stored, settings: Settings, monkeypatch: Any) -> None:
