@@ -26,16 +26,22 @@ export class Bell {
 
   /** Asks now, and again and again while somebody looks. */
   async watch() {
-    if (!document.hidden) {
-      try {
-        this.seen = await get("/api/ringing");
-        this.lost = null;
-      } catch (error) {
-        this.lost = error.message;
-      }
-      this.show();
+    document.addEventListener("visibilitychange", () => this.ask());
+    for (;;) {
+      await this.ask();
+      await new Promise((over) => setTimeout(over, PAUSE));
     }
-    setTimeout(() => this.watch(), PAUSE);
+  }
+
+  async ask() {
+    if (document.hidden) return;
+    try {
+      this.seen = await get("/api/ringing");
+      this.lost = null;
+    } catch (error) {
+      this.lost = error.message;
+    }
+    this.show();
   }
 
   show() {
