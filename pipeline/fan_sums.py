@@ -14,7 +14,7 @@ from pipeline.statements import SETTINGS, statement
 QUIET_S = 300
 """Nothing was written to a day for so long before it is counted, seconds: longer than it takes an insert, once it is
 noted in ``fan_move_writes``, to be seen in ``fan_transitions``."""
-SUMS = ("fan_day_sums", "fan_portrait_counts", "fan_cohort_counts", "fan_value_counts")
+SUMS = ("fan_day_sums", "fan_portrait_counts", "fan_cohort_counts", "fan_value_counts", "acquired_cohort_counts")
 """Sums of features, each with a statement of its name in ``schemas/refresh``."""
 KEPT = 2
 """Snapshots that are kept: queries under way may still read the one before the newest."""

@@ -88,7 +88,7 @@ ORDER BY time""",
             f"""\
 SELECT concat(label, ' ', value) AS which, sum(fans) AS fans
 FROM fan_value_shares
-WHERE {_HERE}fans > 0
+WHERE {_HERE}fan_value_shares.fans > 0
 GROUP BY label, value
 ORDER BY which DESC""",
             width=6,

@@ -10,6 +10,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from rig import database
 
 from infra.settings import Settings
+from pipeline.fan_sums import sum_features
 from pipeline.migrate import migrate
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -154,7 +155,6 @@ def test_winners_sums_reasons_and_cohorts_are_those_by_hand(client: Client) -> N
     ]
 
     day, monday = date(2026, 3, 4), date(2026, 3, 2)
-    insert(client, "fan_refreshes", {"day": monday + 36 * DAY, "written_at": NOON})
     feature = {**PAIR, "actions": 1, "events": 1}
     insert(
         client,
@@ -164,6 +164,7 @@ def test_winners_sums_reasons_and_cohorts_are_those_by_hand(client: Client) -> N
         *(feature | {"fan": 4, "day": day + days * DAY, "gift_micros": 1} for days in (0, 7, 30)),
         feature | {"fan": 6, "day": day + 1 * DAY},
     )
+    sum_features(client, monday + 36 * DAY, NOON)
     shown = "fans, retained_1, retained_7, retained_30, value_1_micros, value_7_micros, value_30_micros"
     cohorts = {
         row[:3]: row[3:] for row in client.query(f"SELECT week, by, value, {shown} FROM acquired_cohorts").result_rows
@@ -173,6 +174,6 @@ def test_winners_sums_reasons_and_cohorts_are_those_by_hand(client: Client) -> N
     assert cohorts[monday, "hour", "19"] == cohorts[monday, "all", ""]
     assert cohorts[monday, "channel", "live"][0] == 1
     # A day later the thirtieth day of who followed on the Sunday is over.
-    insert(client, "fan_refreshes", {"day": monday + 37 * DAY, "written_at": NOON})
+    sum_features(client, monday + 37 * DAY, NOON)
     (row,) = client.query(f"SELECT {shown}, retention_30 FROM acquired_cohorts WHERE by = 'all'").result_rows
     assert row == (4, 1, 2, 1, 201, 302, 273, 0.25)
