@@ -10,6 +10,7 @@ import typer
 from fanpulse.context import day, print_json, progress, settings
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
+from pipeline.migrate import require_migrated
 from pipeline.refresh import TIMEOUT
 from pipeline.refresh import refresh as compute
 
@@ -37,6 +38,7 @@ def refresh(
     begin, end = (None if text is None else day(text) for text in (first, last))
     if begin is not None and end is not None and end < begin:
         raise FanpulseError(f"the last day, {end}, is before the first, {begin}")
+    require_migrated(here)
     with (
         contextlib.closing(clickhouse_client(here, timeout=TIMEOUT)) as client,
         progress("looking for days that changed") as report,

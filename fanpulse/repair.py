@@ -9,6 +9,7 @@ import typer
 from fanpulse.context import day, print_json, progress, settings
 from infra.errors import FanpulseError
 from infra.settings import Settings
+from pipeline.migrate import require_migrated
 from pipeline.repair import repair as mend
 
 READ_WITHIN_S = 30.0
@@ -40,10 +41,12 @@ def repair(
     """
     if stages == bool(first or last) or bool(first) != bool(last):
         raise FanpulseError("say which days (--from and --to), or --stages", exit_code=2)
+    here = settings(ctx)
+    require_migrated(here)
     if stages:
-        _stages(settings(ctx), as_json)
+        _stages(here, as_json)
         return
-    done = mend(settings(ctx), day(first), day(last), patience=READ_WITHIN_S)
+    done = mend(here, day(first), day(last), patience=READ_WITHIN_S)
     if as_json:
         print_json(asdict(done))
         return

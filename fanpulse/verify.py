@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fanpulse.context import print_json, print_table, progress, settings
+from pipeline.migrate import require_migrated
 from pipeline.verify import verify as compare
 
 
@@ -22,8 +23,10 @@ def verify(
       fanpulse verify
       fanpulse verify --json | jq '.[] | select(.differ > 0)'
     """
+    here = settings(ctx)
+    require_migrated(here)
     with progress("reading checkpoints") as report:
-        found = compare(settings(ctx), report)
+        found = compare(here, report)
     if as_json:
         print_json([asdict(each) for each in found])
     else:

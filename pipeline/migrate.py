@@ -1,5 +1,6 @@
 """Applies the numbered migrations of ``schemas/migrations`` to ClickHouse, each once, in order."""
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable
@@ -111,6 +112,26 @@ def migrate(settings: Settings, report: Callable[[Migration], None] = lambda _: 
         return applied
     finally:
         client.close()
+
+
+def require_migrated(settings: Settings) -> None:
+    """Refuses a database that lacks tables or views of this program.
+
+    Raises:
+        InfraError: ClickHouse does not answer.
+        FanpulseError: a migration has not been applied.
+    """
+    with contextlib.closing(clickhouse_client(settings)) as client:
+        ledger = client.query("EXISTS TABLE migrations").result_rows[0][0]
+        done = _done(client) if ledger else {}
+    lacking = [migration.name for migration in migrations() if migration.number not in done]
+    if lacking:
+        raise FanpulseError(
+            f"the database {settings.database} is older than this program: it lacks {lacking[0]}"
+            + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+            + "; stop its workers, then: fanpulse migrate",
+            exit_code=3,
+        )
 
 
 def _tidy(client: Client) -> None:

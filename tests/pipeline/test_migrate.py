@@ -6,7 +6,7 @@ from rig import ask, database, until
 from infra.errors import FanpulseError
 from infra.settings import Settings
 from pipeline import migrate as module
-from pipeline.migrate import Migration, migrate, migrations
+from pipeline.migrate import Migration, migrate, migrations, require_migrated
 
 pytestmark = pytest.mark.stack
 
@@ -30,6 +30,20 @@ def test_a_run_that_was_cut_off_is_taken_up(settings: Settings, monkeypatch: pyt
     assert failed.value.exit_code == 1
     monkeypatch.setattr(module, "migrations", lambda: known)
     assert migrate(settings) == known
+
+
+def test_a_command_refuses_a_database_that_is_older_than_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = migrations()
+    monkeypatch.setattr(module, "migrations", lambda: known[:-2])
+    migrate(settings)
+    monkeypatch.setattr(module, "migrations", lambda: known)
+    with pytest.raises(FanpulseError, match=rf"it lacks {known[-2].name} and 1 more; .*: fanpulse migrate$") as failed:
+        require_migrated(settings)
+    assert failed.value.exit_code == 3
+    migrate(settings)
+    require_migrated(settings)
 
 
 def test_an_edited_migration_and_a_newer_database_are_refused(
