@@ -5,8 +5,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,15 +18,18 @@ import generators
 from dashboards.preview.server import serve
 from fanpulse.boards import preview_port
 from fanpulse.context import print_json, settings
+from fanpulse.drill import Drill, Failed, Kind, Scene
 from fanpulse.figures import Rate, read_board, read_health
 from fanpulse.generate import duration
 from fanpulse.interrupt import stopping
-from fanpulse.screen import View, line, picture
+from fanpulse.outage_drill import OutageDrill
+from fanpulse.screen import Step, View, line, lines, picture
 from fanpulse.worker import given_up, worker_service
+from fanpulse.world_drill import WorldDrill
 from generators.config import DEFAULT_CREATORS, DEFAULT_DAYS, DEFAULT_FANS
 from generators.market import campaigns
 from generators.produce import Produced, backfill, live
-from generators.progress import open_world
+from generators.progress import load_progress, open_world
 from generators.world import World
 from infra.connect import clickhouse_client
 from infra.errors import FanpulseError
@@ -38,6 +41,7 @@ from pipeline.app import AGENTS
 from pipeline.campaign_log import CampaignChange, RuleChange
 from pipeline.control import send
 from pipeline.migrate import migrate
+from pipeline.verify import verify
 from schemas.rule_files import read_rules
 from schemas.topics import SOURCES
 
@@ -68,6 +72,9 @@ def demo(
         str | None, typer.Option("--for", help="End after so long live: 60s, 5m, 2h. [default: at Ctrl-C]")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=16, help="Worker processes.")] = 1,
+    incident: Annotated[
+        Kind | None, typer.Option(help="Hold a drill: this goes wrong, the alert comes, and goes. It ends by itself.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
 ) -> None:
     """Show fanpulse at work: real Kafka, real ClickHouse, a made-up world of creators and fans.
@@ -76,17 +83,23 @@ def demo(
     rolling figures as they change, here and on boards in a browser: the address is on the screen. Ctrl-C stops
     everything it started; a second run goes on where it was.
 
+    With --incident it is a drill: docs/drills.md. It exits 1 if an alert did not come or did not go.
+
     \b
     Examples:
       fanpulse demo
       fanpulse demo --home ./trial --days 7 --fans 2000
       fanpulse demo --rate 2000
       fanpulse demo --for 60s --json
+      fanpulse demo --incident cpm-spike --home ./drill
     """
     here = settings(ctx)
-    run = _Demo(here, workers, rate, duration(for_) if for_ is not None else None)
+    drill = None if incident is None else _drill(incident)
+    if drill is not None and (for_ is not None or (rate is not None and drill.rate is None)):
+        raise FanpulseError(f"{incident} takes no {'--for' if for_ is not None else '--rate'}: leave it out")
+    run = Demo(here, workers, rate, duration(for_) if for_ is not None else None, drill)
     options = {"seed": seed, "fans": fans, "creators": creators, "days": days}
-    with stopping(run.stop):
+    with stopping(run.stop) as asked:
         shown = _shown(run, as_json)
         with shown:
             result = run.run(options)
@@ -94,16 +107,44 @@ def demo(
         print_json(result)
     else:
         _summary(result)
-    if run.interrupted_early:
+    if run.interrupted_early or (drill is not None and asked.is_set()):
         raise typer.Exit(130)
+    if drill is not None and result["drill"]["failed"]:
+        raise FanpulseError(result["drill"]["failed"], exit_code=1)
 
 
-class _Demo:
-    """One run. ``view`` is what the screen shows; ``stop`` ends the phase under way, and with it the run."""
+def _drill(incident: Kind) -> Drill:
+    if incident == "cpm-spike" or incident == "churn-wave":
+        return WorldDrill(incident)
+    return OutageDrill(incident)
 
-    def __init__(self, here: Settings, workers: int, rate: float | None, seconds: float | None) -> None:
+
+class Demo:
+    """One run. ``view`` is what the screen shows; ``stop`` ends the phase under way, and with it the run.
+
+    Args:
+        here: the home.
+        workers: how many processes.
+        rate: live events/s; None: the natural rate.
+        seconds: how long it is live; None: until it is stopped, or the drill is over.
+        drill: what goes wrong meanwhile.
+
+    Raises:
+        FanpulseError: the drill cannot be held in this home.
+    """
+
+    def __init__(
+        self,
+        here: Settings,
+        workers: int = 1,
+        rate: float | None = None,
+        seconds: float | None = None,
+        drill: Drill | None = None,
+    ) -> None:
+        if drill is not None:
+            drill.refuse(here)
         self.settings = here
-        self.view = View(zone=here.time_zone)
+        self.view = View(zone=here.time_zone, drill=drill.kind if drill is not None else "")
         self._failure: FanpulseError | None = None
         self.stop = threading.Event()
         self.interrupted_early = False
@@ -111,13 +152,24 @@ class _Demo:
         self._worker = worker_service(here, workers)
         self._rate = rate
         self._seconds = seconds
+        self._drill = drill
+        self._drill_failed: Exception | None = None
+        self._steps: list[Step] = []
+        if drill is not None:
+            self._worker = replace(self._worker, env=drill.changed(here))
+            self._rate = drill.rate if rate is None else rate
         self._stored = Rate()
         self._spent: dict[str, float] = {}
 
     def run(self, options: dict[str, Any]) -> dict[str, Any]:
         """Everything, in order; returns what ``--json`` prints."""
-        here, stack = self.settings, Stack(self.settings)
+        here, stack, drill = self.settings, Stack(self.settings), self._drill
         worker = self._worker
+        if drill is not None and load_progress(here.home) is None:
+            options = {name: drill.world.get(name) if value is None else value for name, value in options.items()}
+        config = open_world(here, _now_ms(), **options)
+        if drill is not None:
+            config = drill.prepare(config, _now_ms())
         ran = {row.service for row in stack.status() if row.state == "running"}
         worked = worker.status().state == "running"
         pages = contextlib.ExitStack()
@@ -125,10 +177,9 @@ class _Demo:
             with self._phase("starting Kafka and ClickHouse", "start"):
                 stack.up()
             with self._phase("creating topics and tables", "prepare"):
-                config = open_world(here, _now_ms(), **options)
                 ensure_topics(here)
                 migrate(here)
-                before = self._counts()
+                before, self._taken_before = self._counts(), self._taken()
                 self.view = replace(self.view, boards=pages.enter_context(serve(here, preview_port(here))))
             with self._phase("starting the worker", "worker"):
                 worker.start()
@@ -142,6 +193,9 @@ class _Demo:
                 with self._phase("storing what was sent", "drain"):
                     lag = self._drain()
                 self.interrupted_early = self.stop.is_set() and self._seconds is not None and not self._timed_out
+                if drill is not None:
+                    with self._phase("comparing every figure with its definition", "verify"):
+                        self._verify(drill, before)
             finally:
                 watching.set()
                 watcher.join()
@@ -167,9 +221,11 @@ class _Demo:
                 "comparisons with yesterday show the load, not the world",
             )
         self.view = replace(self.view, notes=notes)
+        drill = self._drill
         with self._phase("history", "history"):
             self.view = replace(self.view, done=0.0)
-            history = backfill(here, config, config.start_ms, _now_ms(), 2, self._progress, self.stop)
+            until = _now_ms() if drill is None else drill.begin_ms(_now_ms())
+            history = backfill(here, config, config.start_ms, until, 2, self._progress, self.stop)
         sent = [history]
         self._timed_out = False
         if not self.stop.is_set():
@@ -183,10 +239,62 @@ class _Demo:
                 if timer is not None:
                     timer.daemon = True
                     timer.start()
-                sent.append(live(here, config, self.stop, _now_ms, self._live_progress, self._rate))
+                clock = _now_ms if drill is None else drill.clock
+                with self._held():
+                    sent.append(live(here, config, self.stop, clock, self._live_progress, self._rate))
                 if timer is not None:
                     timer.cancel()
         return sent
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """The drill, if there is one, is held meanwhile; its end is the end of the run."""
+        drill = self._drill
+        if drill is None:
+            yield
+            return
+        if changed := drill.changed(self.settings):
+            named = [f"{name}={value}" for name, value in changed.items()]
+            self._tell(drill.step("settings", "for this drill the worker has other settings:", named))
+        scene = Scene(self.settings, self.view.boards, self._tell, self.stop)
+        holding = threading.Thread(target=self._hold, args=(drill, scene))
+        holding.start()
+        try:
+            yield
+        finally:
+            self.stop.set()
+            holding.join()
+
+    def _hold(self, drill: Drill, scene: Scene) -> None:
+        try:
+            drill.hold(scene)
+        except Exception as error:
+            self._drill_failed = error
+            said = error.message if isinstance(error, FanpulseError) else f"{type(error).__name__}: {error}"
+            self._tell(drill.step("failed", said))
+        finally:
+            self.stop.set()
+
+    def _tell(self, step: Step) -> None:
+        self._steps.append(step)
+        self.view = replace(self.view, steps=tuple(self._steps))
+
+    def _verify(self, drill: Drill, before: dict[str, int]) -> None:
+        """Sees that nothing that Kafka took was lost, and that every figure is right."""
+        now = self._counts()
+        stored = sum(now[name] - before[name] for name in ("accepted", "rejected"))
+        wrong = [each.name for each in verify(self.settings) if each.differ]
+        if stored != self._taken() - self._taken_before:
+            wrong.append(f"{self._taken() - self._taken_before:,} records were sent, {stored:,} are stored")
+        if wrong:
+            self._drill_failed = Failed(f"not as it should be: {', '.join(wrong)}")
+            self._tell(drill.step("failed", str(self._drill_failed)))
+        else:
+            self._tell(drill.step("stored", f"all {stored:,} records that were sent are stored; every figure is right"))
+
+    def _taken(self) -> int:
+        """How many records Kafka has ever had."""
+        return sum(end_offsets(self.settings).values())
 
     def _tell_rules(self, world: World) -> None:
         """Puts rules in force for the world's campaigns, in a new home; they hold from where its history ends."""
@@ -225,12 +333,15 @@ class _Demo:
                 self._failure = given_up(self.settings)
                 self.stop.set()
             if health.complete is not None and time.monotonic() - looked > 2.0:
-                # During the history the figures are those of the time it has reached.
-                at = now if self.view.done is None else min(now, health.complete)
+                # During the history, and what a drill plays, the figures are those of the time that is reached.
+                live = self.view.done is None and self._drill is None
+                at = now if live else min(now, health.complete)
                 with contextlib.suppress(Exception):
                     view = replace(view, board=read_board(client, at, CREATORS_SHOWN))
                 looked = time.monotonic()
-            self.view = replace(view, phase=self.view.phase, done=self.view.done, sent=self.view.sent)
+            # What others have changed meanwhile stays changed.
+            last = self.view
+            self.view = replace(view, phase=last.phase, done=last.done, sent=last.sent, steps=tuple(self._steps))
         client.close()
 
     def _drain(self) -> int:
@@ -303,6 +414,25 @@ class _Demo:
                 "rate": self._rate,
             },
             "home": str(self.settings.home),
+            **({"drill": self._told(self._drill)} if self._drill is not None else {}),
+        }
+
+    def _told(self, drill: Drill) -> dict[str, Any]:
+        """How the drill went; ``seconds`` are those of the wall clock."""
+        times = {
+            name: [step.at for step in self._steps if step.name == name]
+            for name in ("incident", "opened", "over", "resolved")
+        }
+        error = self._drill_failed
+        return {
+            "incident": drill.kind,
+            "failed": None if error is None else getattr(error, "message", str(error)),
+            "settings": drill.changed(self.settings),
+            "seconds": {
+                "incident_to_alert": _between(times["incident"][:1], times["opened"][:1]),
+                "over_to_resolved": _between(times["over"][:1], times["resolved"][-1:]),
+            },
+            "steps": [asdict(step) for step in self._steps],
         }
 
     @contextlib.contextmanager
@@ -313,6 +443,10 @@ class _Demo:
             yield
         finally:
             self._spent[name] = self._spent.get(name, 0.0) + time.monotonic() - began
+
+
+def _between(begin: Sequence[float], end: Sequence[float]) -> float | None:
+    return round(end[0] - begin[0], 1) if begin and end else None
 
 
 def _lag(stored: list[checkpoints.Checkpoint], ends: dict[tuple[str, int], int]) -> int:
@@ -331,10 +465,19 @@ def _summary(result: dict[str, Any]) -> None:
         f"{events['duplicates']:,} repeats, {events['late']:,} late; lag {result['lag']}"
     )
     typer.echo("seconds: " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()))
-    typer.echo(f"everything is stored in {result['home']}; run the same command again to go on from here")
+    if drill := result.get("drill"):
+        alert, resolved = (_seconds(drill["seconds"][name]) for name in ("incident_to_alert", "over_to_resolved"))
+        typer.echo(f"drill {drill['incident']}: alert {alert} after it began, resolved {resolved} after it was over")
+        typer.echo(f"everything is stored in {result['home']}; fanpulse demo --home {result['home']} goes on from here")
+    else:
+        typer.echo(f"everything is stored in {result['home']}; run the same command again to go on from here")
 
 
-def _shown(run: _Demo, as_json: bool) -> Any:
+def _seconds(spent: float | None) -> str:
+    return "never" if spent is None else f"{spent:.0f} s"
+
+
+def _shown(run: Demo, as_json: bool) -> Any:
     if as_json:
         return contextlib.nullcontext()
     if sys.stdout.isatty():
@@ -343,21 +486,24 @@ def _shown(run: _Demo, as_json: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _screen(run: _Demo) -> Iterator[None]:
+def _screen(run: Demo) -> Iterator[None]:
     """A picture that changes in place."""
     with Live(get_renderable=lambda: picture(run.view), console=Console(), refresh_per_second=4, transient=False):
         yield
 
 
 @contextlib.contextmanager
-def _lines(run: _Demo, every: float = 5.0) -> Iterator[None]:
+def _lines(run: Demo, every: float = 5.0) -> Iterator[None]:
     """A plain line every few seconds, and whenever another phase begins."""
     ended = threading.Event()
 
     def write() -> None:
-        phase, last, boards = "", 0.0, ""
-        while not ended.wait(0.1):
-            view = run.view
+        phase, last, boards, told, over = "", 0.0, "", 0, False
+        while not over:
+            over, view = ended.wait(0.1), run.view
+            for step in view.steps[told:]:
+                print("\n".join(lines(step, view.zone)), flush=True)
+            told = len(view.steps)
             if view.boards and view.boards != boards:
                 print(f"boards {view.boards}", flush=True)
                 boards = view.boards

@@ -1,6 +1,7 @@
 """How the demo looks: rich tables from figures, nothing else."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from rich.console import Group, RenderableType
@@ -12,13 +13,28 @@ from rich.text import Text
 from fanpulse.figures import WINDOWS, Board, Health
 
 _STALE_S = 90.0
+_BEHIND_S = 5.0
+_STYLES = {"opened": "bold red", "pending": "yellow", "incident": "bold magenta", "failed": "bold red"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a drill. ``name``: which, for scripts; ``at``: when it was taken; ``event_at``: what time it was in the
+    world then (both UTC seconds); ``said``: what happened; ``more``: what to look at, what to do."""
+
+    name: str
+    at: float
+    event_at: float
+    said: str
+    more: tuple[str, ...] = ()
 
 
 @dataclass
 class View:
     """All that one picture needs. ``phase``: what goes on; ``done``: part of the history sent, 0 to 1, or None when
     live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse; ``now``: wall clock, UTC seconds;
-    ``zone``: time zone of times shown; ``boards``: address of the boards, or nothing while nobody serves them."""
+    ``zone``: time zone of times shown; ``boards``: address of the boards, or nothing while nobody serves them;
+    ``drill``: what goes wrong in it, and ``steps``: how it goes."""
 
     phase: str = "starting"
     done: float | None = None
@@ -30,12 +46,16 @@ class View:
     notes: tuple[str, ...] = ()
     zone: str = "UTC"
     boards: str = ""
+    drill: str = ""
+    steps: tuple[Step, ...] = ()
 
 
 def picture(view: View) -> RenderableType:
     """The whole screen: what goes on, is it healthy, the figures."""
     parts: list[RenderableType] = [_head(view), _strip(view)]
-    if view.board is not None:
+    if view.drill:
+        parts.append(_drill(view))
+    elif view.board is not None:
         parts += [_totals(view.board, view.zone), _creators(view.board)]
     if view.boards:
         parts.append(Text.assemble("boards in the browser: ", (view.boards, f"bold cyan link {view.boards}")))
@@ -53,6 +73,30 @@ def line(view: View) -> str:
         f"freshness {_freshness(view)}  late {health.late:,}  repeats {health.duplicates:,}  "
         f"refused {health.refused:,}{board}"
     )
+
+
+def lines(step: Step, zone: str) -> list[str]:
+    """A step of a drill in plain lines."""
+    return [f"{_times(step, zone)}  {step.said}", *(f"          {each}" for each in step.more)]
+
+
+def _drill(view: View) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for step in view.steps:
+        style = "green" if step.name in ("resolved", "stored") else _STYLES.get(step.name, "")
+        table.add_row(_times(step, view.zone), Text(step.said, style=style))
+        for each in step.more:
+            table.add_row("", Text(each, style="dim"))
+    return Panel(table, title=f"drill: {view.drill}", border_style="magenta", padding=(0, 1))
+
+
+def _times(step: Step, zone: str) -> str:
+    """When a step was taken, and what time it was in the world if that was another."""
+    at, event_at = (datetime.fromtimestamp(each, UTC).astimezone(ZoneInfo(zone)) for each in (step.at, step.event_at))
+    behind = step.at - step.event_at > _BEHIND_S
+    return f"{at:%H:%M:%S}" + (f"  event time {event_at:%m-%d %H:%M}" if behind else "")
 
 
 def _head(view: View) -> RenderableType:

@@ -91,13 +91,15 @@ def _known(settings: Settings) -> tuple[Change, ...]:
     return known.changes if known is not None else ()
 
 
-def _new(known: Sequence[Change], found: Sequence[Change], reached_ms: int, scale: float) -> list[Change]:
-    """Changes that are not known yet, each once, none before what has been sent; with budgets of one of ``scale``."""
+def _new(known: Sequence[Change], found: Sequence[Change], span_ms: tuple[int, int], scale: float) -> list[Change]:
+    """Changes that are not known yet, each once, none before what has been sent nor after what time it is: ``span_ms``;
+    with budgets of one of ``scale``."""
+    reached, now = span_ms
     ids = {change.id for change in known}
     new: dict[str, Change] = {}
     for change in _scaled(found, 1 / scale):
         if change.id not in ids:
-            new.setdefault(change.id, change.model_copy(update={"at_ms": max(change.at_ms, reached_ms)}))
+            new.setdefault(change.id, change.model_copy(update={"at_ms": max(min(change.at_ms, now), reached)}))
     return list(new.values())
 
 
@@ -173,7 +175,7 @@ def live(
         settings: home and Kafka.
         config: the world, at its natural rate.
         stop_event: set it to stop; everything sent is flushed by then.
-        clock: wall clock, UTC ms.
+        clock: wall clock, UTC ms, or one that is behind and may run faster.
         on_progress: called after each tick with what has been sent so far.
         rate: events/s on an average day instead of the natural rate, from now on. Above it the world goes on and more
             of the same fans' life is added, below it only so much of it.
@@ -194,11 +196,11 @@ def live(
         outbox = Outbox(settings, **_LIVE_OPTIONS)
         try:
             while not stop_event.is_set():
-                if new := _new(changes, actions.new(), max(until.values()), scale):
+                now = clock()
+                if new := _new(changes, actions.new(), (max(until.values()), now), scale):
                     changes = (*changes, *new)
                     for each in worlds:
                         each.learn(new)
-                now = clock()
                 produced.end_ms = max(produced.end_ms, now)
                 for partition, since in list(until.items()):
                     upto = min(now, since + CHUNK_MS)
