@@ -53,6 +53,8 @@ def judge(client: Client, settings: Settings, topic: str, until: dict[int, int],
             **limits(until),
             "time_zone": settings.time_zone,
         },
+        # The records of a topic, whole, are sorted by id: beyond it on disk, bytes.
+        settings={"max_bytes_before_external_sort": 1_000_000_000},
     )
 
 
