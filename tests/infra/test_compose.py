@@ -1,6 +1,9 @@
 """The production file: readable, private, durable, and of one mind with the local stack."""
 
+import os
 import re
+import shutil
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -77,3 +80,20 @@ def test_users_may_do_the_same_in_production(user: str) -> None:
     assert local
     assert _grants("production-users.xml", user) == local
     assert len(local) == len(set(local))
+
+
+def test_the_client_takes_it() -> None:
+    """``docker compose config`` resolves every variable and path, and knows every key."""
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+    ):
+        pytest.skip("there is no docker compose")
+    needed = dict.fromkeys(re.findall(r"\$\{([A-Z_]+):\?", _TEXT), "x")
+    done = subprocess.run(
+        ["docker", "compose", "-f", str(_INFRA / "compose.yaml"), "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        env=os.environ | needed,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
