@@ -80,6 +80,12 @@ def days(column: str = "day") -> str:
     return f"{column} >= toDate($__fromTime, {zone}) AND {column} <= toDate($__toTime, {zone})"
 
 
+def whole(column: str = "day") -> str:
+    """Condition that a local day was over at the end of the time range: who moves by the passing of time does so at its
+    midnight, who comes does so all day long, so that a running day is no measure."""
+    return f"{column} < toDate($__toTime, ${{zone:singlequote}})"
+
+
 def midnight(column: str = "day") -> str:
     """The local midnight that begins a local day, as a moment."""
     return f"toDateTime({column}, ${{zone:singlequote}})"

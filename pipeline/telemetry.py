@@ -33,6 +33,8 @@ COLUMNS = {
     "increase": "Float64",
 }
 """Columns of ``pipeline_metrics``, with their types. Labels of a metric that have no column are in ``labels``."""
+OF_EVENTS = ("delay_seconds",)
+"""Metrics of something that happened: without a row while it does not, or the last one would seem to go on."""
 TIMEOUT = 5.0
 """Seconds to wait for an answer of ClickHouse."""
 FAREWELL = 1.0
@@ -43,11 +45,11 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 
 @dataclass(frozen=True)
 class _Rows:
-    """One look at all metrics: the rows, by column, and where the counters stand."""
+    """One look at all metrics: the rows, by column, and where counters and metrics of events stand."""
 
     at: float
     columns: list[list[Any]]
-    counters: dict[Series, float]
+    known: dict[Series, float]
 
 
 class Telemetry:
@@ -78,7 +80,7 @@ class Telemetry:
         self._cpu_seconds = self._cpu()
         self._client: Client | None = None
         self._taken_at = self._run
-        self._counters: dict[Series, float] = {}
+        self._known: dict[Series, float] = {}
         self._rows: _Rows | None = None
         self._well = True
         self._ending = threading.Event()
@@ -130,13 +132,16 @@ class Telemetry:
         self._metrics.set("memory_bytes", self._process.memory_info().rss)
         at, run, seconds = _moment(now), _moment(self._run), max(now - self._taken_at, 0.0)
         columns: list[list[Any]] = [[] for _ in COLUMNS]
-        counters: dict[Series, float] = {}
+        known: dict[Series, float] = {}
         for sample in self._metrics.samples():
-            increase = 0.0
+            increase, series = 0.0, (sample.name, tuple(sample.labels.items()))
             if sample.counter:
-                series = sample.name, tuple(sample.labels.items())
-                counters[series] = sample.value
-                increase = sample.value - self._counters.get(series, 0.0)
+                known[series] = sample.value
+                increase = sample.value - self._known.get(series, 0.0)
+            elif sample.name in OF_EVENTS:
+                known[series] = sample.value
+                if self._known.get(series) == sample.value:
+                    continue
             labels = dict(sample.labels)
             row = (
                 at,
@@ -153,7 +158,7 @@ class Telemetry:
             )
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
-        return _Rows(now, columns, counters)
+        return _Rows(now, columns, known)
 
     def _send(self, rows: _Rows) -> bool:
         """Whether ClickHouse has the rows now; if it will not ever take them they are given up."""
@@ -178,7 +183,7 @@ class Telemetry:
             return False
         self._well = True
         self._rows = None
-        self._taken_at, self._counters = rows.at, rows.counters
+        self._taken_at, self._known = rows.at, rows.known
         return True
 
     def _cpu(self) -> float:

@@ -13,7 +13,9 @@ _CPM = (*_BOTH, (_T["cpm_high"].critical, "red"))
 _TO_RULES = Link("fanpulse-rules", "What rules did with this campaign", {"campaign": "campaign"})
 
 
-def _key(title: str, description: str, sums: dict[str, str], figure: str, unit: str = "short") -> Panel:
+def _key(
+    title: str, description: str, sums: dict[str, str], figure: str, unit: str = "short", **options: bool
+) -> Panel:
     return Panel(
         "stat",
         title,
@@ -25,6 +27,7 @@ def _key(title: str, description: str, sums: dict[str, str], figure: str, unit: 
         total="last",
         decimals=2 if unit != "short" else None,
         columns={"vs yesterday": Column("percentunit", 0)},
+        **options,  # type: ignore[arg-type]
     )
 
 
@@ -59,6 +62,7 @@ _KEY = Row(
             {"cost": "cost_micros", "converted": "conversions"},
             "{cost} / nullIf({converted}, 0) / 1e6",
             "currency:¥",
+            may_be_empty=True,
         ),
         _key(
             "ROI",

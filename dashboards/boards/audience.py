@@ -1,7 +1,7 @@
 """Audience: who the fans are, when they are there, what they are worth."""
 
 from dashboards.board import Board, Column, Link, Panel, Row
-from dashboards.queries import chosen, days, midnight
+from dashboards.queries import chosen, days, midnight, whole
 
 _HERE = chosen("platform", "creator")
 _SHARES = (
@@ -40,9 +40,10 @@ _KEY = Row(
         Panel(
             "stat",
             "Fans",
-            "All fans ever seen but the churned, at the end of each local day, and the growth of the day.",
+            "All fans ever seen but the churned, now and at the end of each local day, and the growth of the last "
+            "whole day.",
             f"""\
-SELECT {midnight()} AS time, sum(fans) AS fans, sum(net) AS "growth of the day"
+SELECT {midnight()} AS time, sum(fans) AS fans, if({whole()}, sum(net), NULL) AS "growth of a day"
 FROM fan_growth_days
 WHERE {_HERE}{days()}
 GROUP BY day
@@ -58,7 +59,7 @@ ORDER BY time""",
             f"""\
 SELECT {midnight()} AS time, sum(arrived) AS "new fans"
 FROM fan_growth_days
-WHERE {_HERE}{days()} AND day < toDate($__toTime, ${{zone:singlequote}})
+WHERE {_HERE}{days()} AND {whole()}
 GROUP BY day
 ORDER BY time""",
             width=6,

@@ -1,7 +1,7 @@
 """Fan lifecycle: for account managers, who keep fans and win them back."""
 
 from dashboards.board import Board, Column, Link, Panel, Row
-from dashboards.queries import chosen, days, midnight
+from dashboards.queries import chosen, days, midnight, whole
 from dashboards.thresholds import thresholds
 
 _T = thresholds()
@@ -14,12 +14,16 @@ def _stage(stage: str, says: str) -> Panel:
     return Panel(
         "stat",
         stage.capitalize(),
-        f"{says} At the end of each local day; beneath it the change against a week before.",
+        f"{says} Now, and at the end of each local day; beside it the last whole day against a week before.",
         f"""\
 SELECT
     {midnight()} AS time,
     here AS "fans",
-    here / nullIf(any(here) OVER (ORDER BY day ROWS BETWEEN 7 PRECEDING AND 7 PRECEDING), 0) - 1 AS "vs last week"
+    if(
+        {whole()},
+        here / nullIf(any(here) OVER (ORDER BY day ROWS BETWEEN 7 PRECEDING AND 7 PRECEDING), 0) - 1,
+        NULL
+    ) AS "vs last week"
 FROM
 (
     SELECT day, sumIf(fans, stage = '{stage}') AS here
@@ -47,12 +51,12 @@ _KEY = Row(
         Panel(
             "stat",
             "Churn rate",
-            "Moves to churned on a day, of the fans not churned when it began. Above its threshold an alert of the "
-            "stream says what to do.",
+            "Moves to churned on the last whole local day, of the fans not churned when it began. Above its threshold "
+            "an alert of the stream says what to do.",
             f"""\
 SELECT {midnight()} AS time, sum(churned) / nullIf(sum(fans_at_start), 0) AS "churn a day"
 FROM fan_churn_days
-WHERE {_HERE}{days()}
+WHERE {_HERE}{days()} AND {whole()}
 GROUP BY day
 ORDER BY time""",
             unit="percentunit",
@@ -91,14 +95,14 @@ ORDER BY time""",
             "series",
             "Churn and return a day",
             "Churn rate: moves to churned of the fans not churned at the start of the day. Return rate: fans who came "
-            "back, of those silent or churned then.",
+            "back, of those silent or churned then. Whole days only.",
             f"""\
 SELECT
     {midnight()} AS time,
     sum(churned) / nullIf(sum(fans_at_start), 0) AS "churn rate",
     sum(returned) / nullIf(sum(idle_at_start), 0) AS "return rate"
 FROM fan_churn_days
-WHERE {_HERE}{days()}
+WHERE {_HERE}{days()} AND {whole()}
 GROUP BY day
 ORDER BY time""",
             unit="percentunit",
@@ -112,7 +116,8 @@ ORDER BY time""",
         Panel(
             "bars",
             "Came and went",
-            "New fans and churned ones who came back, above; churned fans below. Together: the growth of the day.",
+            "New fans and churned ones who came back, above; churned fans below. Together: the growth of the day. "
+            "Whole days only.",
             f"""\
 SELECT
     toString(day) AS day,
@@ -120,7 +125,7 @@ SELECT
     sum(recovered) AS "came back",
     -sum(churned) AS "churned"
 FROM fan_growth_days
-WHERE {_HERE}{days("fan_growth_days.day")}
+WHERE {_HERE}{days("fan_growth_days.day")} AND {whole("fan_growth_days.day")}
 GROUP BY day
 ORDER BY day""",
             width=24,
@@ -152,11 +157,11 @@ SELECT
     sum(churned) AS "lost in all",
     sum(returned) AS "came back"
 FROM fan_churn_days
-WHERE {_HERE}{days()} AND day < toDate($__toTime, ${{zone:singlequote}})
+WHERE {_HERE}{days()} AND {whole()}
 GROUP BY creator
 ORDER BY "churn rate" DESC
 LIMIT 50""",
-            width=10,
+            width=9,
             height=10,
             columns={
                 "creator": Column(link=Link("fanpulse-audience", "Audience of this creator", {"creator": "creator"})),
@@ -179,7 +184,7 @@ WHERE {_HERE}{days()}
 GROUP BY from_stage, to_stage, reason
 ORDER BY moved DESC
 LIMIT 30""",
-            width=5,
+            width=7,
             height=10,
             columns={"moved": Column(bar=True)},
         ),
@@ -193,7 +198,7 @@ FROM alerts FINAL
 WHERE {_HERE}$__timeFilter(at)
 ORDER BY at DESC
 LIMIT 50""",
-            width=9,
+            width=8,
             height=10,
             columns={
                 "at": Column("dateTimeAsIso", width=160),

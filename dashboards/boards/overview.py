@@ -244,6 +244,29 @@ _WHO = Row(
     (
         Panel(
             "table",
+            "Open alerts and what to do",
+            "Alerts of the stream that are open, the newest first, with their first piece of advice. "
+            "docs/runbooks has a page for each kind.",
+            f"""\
+SELECT at, title AS alert, creator_id AS creator, said, advice[1] AS "what to do"
+FROM alerts_now
+WHERE {chosen("platform", "creator")}at <= $__toTime
+ORDER BY at DESC
+LIMIT 50""",
+            width=24,
+            height=6,
+            columns={
+                "at": Column("dateTimeAsIso", width=160),
+                "alert": Column(width=180),
+                "said": Column(width=520),
+                "creator": Column(
+                    width=130, link=Link("fanpulse-lifecycle", "Fans of this creator", {"creator": "creator"})
+                ),
+            },
+            may_be_empty=True,
+        ),
+        Panel(
+            "table",
             "Creators",
             "The window up to the end of the time range, by plays, beside the same window yesterday.",
             f"""\
@@ -259,7 +282,7 @@ FROM engagement_rolling_at(at = $__toTime)
 WHERE {chosen("platform", "creator")}window_minutes = ${{window:raw}}
 ORDER BY plays DESC
 LIMIT 30""",
-            width=9,
+            width=12,
             height=10,
             columns={
                 "creator": Column(link=_TO_CREATOR),
@@ -285,7 +308,7 @@ WHERE {_CREATORS}$__timeFilter(minute)
 GROUP BY campaign
 ORDER BY spend DESC
 LIMIT 30""",
-            width=8,
+            width=12,
             height=10,
             columns={
                 "campaign": Column(link=_TO_CAMPAIGN),
@@ -294,25 +317,6 @@ LIMIT 30""",
                 "CTR": Column("percentunit", 1),
                 "CVR": Column("percentunit", 1),
             },
-        ),
-        Panel(
-            "table",
-            "Open alerts and what to do",
-            "Alerts of the stream that are open, the newest first, with their first piece of advice. "
-            "docs/runbooks has a page for each kind.",
-            f"""\
-SELECT at, title AS alert, creator_id AS creator, said, advice[1] AS "what to do"
-FROM alerts_now
-WHERE {chosen("platform", "creator")}at <= $__toTime
-ORDER BY at DESC
-LIMIT 50""",
-            width=7,
-            height=10,
-            columns={
-                "at": Column("dateTimeAsIso", width=160),
-                "creator": Column(link=Link("fanpulse-lifecycle", "Fans of this creator", {"creator": "creator"})),
-            },
-            may_be_empty=True,
         ),
     ),
 )

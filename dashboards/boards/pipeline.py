@@ -169,17 +169,30 @@ _WHO = Row(
         Panel(
             "timeline",
             "Workers",
-            "Whether each worker reported in each interval, and read something. A gap: it was gone.",
+            "Whether each worker reported in each interval, and read something.",
             f"""\
-SELECT {_TIME}, worker, 1 + (sum(records) > 0) AS state
-FROM pipeline_throughput
-{_IN}
+SELECT time, worker, max(here) AS state
+FROM
+(
+    SELECT {_TIME}, worker, 1 + (sum(records) > 0) AS here
+    FROM pipeline_throughput
+    {_IN}
+    GROUP BY time, worker
+    UNION ALL
+    SELECT arrayJoin(arrayMap(at -> toDateTime(at, 'UTC'), range(first, end, $__interval_s))) AS time, worker, 0 AS here
+    FROM
+    (
+        SELECT worker, toUInt32(min(time)) AS first, toUInt32(toUnixTimestamp($__toTime)) - 60 AS end
+        FROM (SELECT {_TIME}, worker FROM pipeline_throughput {_IN} GROUP BY time, worker)
+        GROUP BY worker
+    )
+)
 GROUP BY time, worker
 ORDER BY time, worker""",
             width=8,
             height=7,
             series="worker",
-            texts={"1": ("idle", "yellow"), "2": ("at work", "green")},
+            texts={"0": ("gone", "red"), "1": ("idle", "yellow"), "2": ("at work", "green")},
         ),
         Panel(
             "table",

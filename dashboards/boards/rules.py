@@ -10,6 +10,7 @@ _WORDS = {name: (name.replace("_", " "), color) for name, color in _OUTCOMES.ite
 _EACH_OUTCOME = ",\n".join(
     f"    countIf(outcome = '{name}') AS \"{text}\"" for name, (text, _) in _WORDS.items() if name != "skipped"
 )
+_STEPS = f"{_HERE}action = 'budget' AND ad_group_id = '' AND $__timeFilter(closed_at)"
 _TO_CAMPAIGN = Link("fanpulse-ads", "Figures of this campaign", {"campaign": "campaign"})
 _CODES = {
     "0": ("did not fire", "#8e8e8e"),
@@ -167,11 +168,28 @@ ORDER BY time""",
         Panel(
             "series",
             "Daily budgets that rules set",
-            "The daily budget of each campaign after every step.",
+            "The daily budget of each campaign after every step, up to now; the 20 campaigns with the most steps.",
             f"""\
-SELECT $__timeInterval(closed_at) AS time, campaign_id AS campaign, argMax(after_micros, closed_at) / 1e6 AS budget
-FROM budget_actions FINAL
-WHERE {_HERE}action = 'budget' AND ad_group_id = '' AND $__timeFilter(closed_at)
+SELECT time, campaign, argMax(after_micros, at) / 1e6 AS budget
+FROM
+(
+    SELECT
+        arrayJoin([$__timeInterval(closed_at), toDateTime($__toTime)]) AS time,
+        campaign_id AS campaign,
+        after_micros,
+        closed_at AS at
+    FROM budget_actions FINAL
+    WHERE {_STEPS}
+        AND campaign_id IN
+        (
+            SELECT campaign_id
+            FROM budget_actions
+            WHERE {_STEPS}
+            GROUP BY campaign_id
+            ORDER BY count() DESC, campaign_id
+            LIMIT 20
+        )
+)
 GROUP BY time, campaign
 ORDER BY time, campaign""",
             unit="currency:¥",

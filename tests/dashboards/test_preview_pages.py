@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +18,7 @@ from dashboards.preview.server import JSON_FOLDER, serve
 from infra.connect import clickhouse_client
 from infra.settings import Settings
 from infra.stack import Stack
+from pipeline.fan_sums import SUMS, sum_features
 from pipeline.migrate import migrate
 
 pytestmark = [
@@ -86,10 +88,11 @@ def _fill(client: Client) -> None:
         "AND table NOT LIKE 'raw%' AND default_kind = '' AND type NOT LIKE '%AggregateFunction%' GROUP BY table"
     ).result_rows
     for table, columns in tables:
-        if table != "migrations":
+        if table not in ("migrations", "fan_snapshots", *SUMS) and not table.startswith("fan_move_"):
             values = ", ".join(_VALUES.get(name) or _value(kind) for name, kind in columns)
             names = ", ".join(f"`{name}`" for name, _ in columns)
             client.command(f"INSERT INTO {table} ({names}) SELECT {values} FROM (SELECT arrayJoin(range(1500)) AS n)")
+    sum_features(client, datetime.now(UTC).date(), datetime.now(UTC))
 
 
 def _value(kind: str) -> str:

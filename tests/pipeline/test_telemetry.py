@@ -175,3 +175,19 @@ def test_gauges_of_partitions_are_forgotten_with_them(settings: Settings, teleme
     names = {name for (name,) in ask(settings, last)}
     assert "lag" not in names
     assert names >= {"partitions", "records_total"}
+
+
+def test_a_delay_is_told_once(settings: Settings, telemetry: Callable[..., Telemetry]) -> None:
+    """What was stored long ago delays nothing any more."""
+    metrics = Metrics()
+    metrics.set("delay_seconds", 3.5, "gifts", 1)
+    metrics.set("lag", 7, "gifts", 1)
+    writer = telemetry(metrics)
+    seen = "SELECT countIf(name = 'lag') > {} AND countIf(name = 'delay_seconds') = {} FROM pipeline_metrics"
+    until(lambda: ask(settings, seen.format(3, 1)) == [(1,)], "four looks")
+    metrics.set("delay_seconds", 0.25, "gifts", 1)
+    finish(settings, writer)
+    assert ask(settings, "SELECT value FROM pipeline_metrics WHERE name = 'delay_seconds' ORDER BY at") == [
+        (3.5,),
+        (0.25,),
+    ]

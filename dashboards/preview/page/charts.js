@@ -425,7 +425,7 @@ function tip(heading, rows) {
 
 function segments(field, times, { end }) {
   const made = [];
-  const gap = times.length > 1 ? Math.min(...times.slice(1).map((at, index) => at - times[index])) : 60_000;
+  const gap = times.length > 1 ? Math.min(...times.slice(1).map((at, index) => at - times[index])) : end - (times[0] ?? end);
   times.forEach((at, index) => {
     const value = field.values[index];
     const last = made.at(-1);
