@@ -154,6 +154,7 @@ class Demo:
         self._seconds = seconds
         self._drill = drill
         self._drill_failed: Exception | None = None
+        self._drill_over = False
         self._steps: list[Step] = []
         if drill is not None:
             self._worker = replace(self._worker, env=drill.changed(here))
@@ -180,7 +181,7 @@ class Demo:
                 ensure_topics(here)
                 migrate(here)
                 before, self._taken_before = self._counts(), self._taken()
-                self.view = replace(self.view, boards=pages.enter_context(serve(here, preview_port(here))))
+                self.view = replace(self.view, boards=pages.enter_context(self._serve()))
             with self._phase("starting the worker", "worker"):
                 worker.start()
             watching = threading.Event()
@@ -193,7 +194,7 @@ class Demo:
                 with self._phase("storing what was sent", "drain"):
                     lag = self._drain()
                 self.interrupted_early = self.stop.is_set() and self._seconds is not None and not self._timed_out
-                if drill is not None:
+                if drill is not None and self._drill_over:
                     with self._phase("comparing every figure with its definition", "verify"):
                         self._verify(drill, before)
             finally:
@@ -207,6 +208,11 @@ class Demo:
                 worker.stop()
             if not ran & {"kafka", "clickhouse"}:
                 stack.down()
+
+    def _serve(self) -> contextlib.AbstractContextManager[str]:
+        """The boards, and a bell."""
+        faster = 1 if self._drill is None else self._drill.faster
+        return serve(self.settings, preview_port(self.settings), faster=faster)
 
     def _send(self, config: Any) -> list[Produced]:
         here, world = self.settings, World(config)
@@ -239,12 +245,30 @@ class Demo:
                 if timer is not None:
                     timer.daemon = True
                     timer.start()
-                clock = _now_ms if drill is None else drill.clock
                 with self._held():
-                    sent.append(live(here, config, self.stop, clock, self._live_progress, self._rate))
+                    sent += self._live(config)
                 if timer is not None:
                     timer.cancel()
         return sent
+
+    def _live(self, config: Any) -> list[Produced]:
+        """What is sent live. Where a drill takes Kafka away for longer than a sender waits for it, another one begins
+        where that one was: what is sent twice counts once."""
+        here, drill = self.settings, self._drill
+        if drill is None:
+            return [live(here, config, self.stop, _now_ms, self._live_progress, self._rate)]
+        told = False
+        while True:
+            try:
+                return [live(here, config, self.stop, drill.clock, self._live_progress, self._rate)]
+            except FanpulseError:
+                if drill.kind != "broker-down":
+                    raise
+                if not told:
+                    self._tell(drill.step("sender", "the sender has given up waiting for Kafka, and begins again"))
+                told = True
+            if self.stop.wait(1.0):
+                return []
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -268,8 +292,9 @@ class Demo:
     def _hold(self, drill: Drill, scene: Scene) -> None:
         try:
             drill.hold(scene)
+            self._drill_over = not self.stop.is_set()
         except Exception as error:
-            self._drill_failed = error
+            self._drill_failed, self._drill_over = error, True
             said = error.message if isinstance(error, FanpulseError) else f"{type(error).__name__}: {error}"
             self._tell(drill.step("failed", said))
         finally:

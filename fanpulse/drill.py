@@ -51,11 +51,13 @@ class Drill(ABC):
         kind: what goes wrong.
         world: size of the world in a new home where nobody says another: ``days``, ``fans``, ``creators``.
         rate: live events/s; None: the natural rate.
+        faster: what waiting times and ages of Grafana's rules are divided by.
     """
 
     kind: Kind
     world: Mapping[str, int]
     rate: float | None = None
+    faster: int = 1
 
     @abstractmethod
     def refuse(self, here: Settings) -> None:

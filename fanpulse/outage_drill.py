@@ -38,12 +38,13 @@ class OutageDrill(Drill):
 
     world: Mapping[str, int] = {"days": 2, "fans": 3_000, "creators": 12}
     rate = RATE
+    faster = FASTER
 
     def __init__(self, kind: Literal["clickhouse-down", "broker-down"], hold_s: float = HOLD_S) -> None:
         self.kind = kind
         self._hold_s = hold_s
         self._server = "ClickHouse" if kind == "clickhouse-down" else "Kafka"
-        self._ringing = Ringing(JUDGED, FASTER)
+        self._ringing = Ringing(JUDGED, self.faster)
         self._states: dict[tuple[str, str], str] = {}
         self._rang: set[tuple[str, str]] = set()
 
@@ -66,8 +67,8 @@ class OutageDrill(Drill):
         )
         if not self._until(scene, _well, "rings before anything is wrong"):
             return
-        waits = f"rules are judged as Grafana does, every {self._ringing.interval_s:g} s; waiting times and ages"
-        scene.tell(self.step("calm", f"nothing rings; {waits} are divided by {FASTER}"))
+        every = f"every {self._ringing.interval_s:g} s, at waiting times and ages divided by {self.faster}"
+        scene.tell(self.step("calm", f"nothing rings; rules are judged as Grafana would, {every}"))
         scene.tell(self.step("incident", f"{self._server} is stopped", self._shown(scene)))
         try:
             service.stop()

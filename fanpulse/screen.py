@@ -14,6 +14,7 @@ from fanpulse.figures import WINDOWS, Board, Health
 
 _STALE_S = 90.0
 _BEHIND_S = 5.0
+_RECENT = 4
 _STYLES = {"opened": "bold red", "pending": "yellow", "incident": "bold magenta", "failed": "bold red"}
 
 
@@ -87,7 +88,8 @@ def _drill(view: View) -> RenderableType:
     for step in view.steps:
         style = "green" if step.name in ("resolved", "stored") else _STYLES.get(step.name, "")
         table.add_row(_times(step, view.zone), Text(step.said, style=style))
-        for each in step.more:
+        # What to do about the last ones; of all there is no room.
+        for each in step.more if step in view.steps[-_RECENT:] else ():
             table.add_row("", Text(each, style="dim"))
     return Panel(table, title=f"drill: {view.drill}", border_style="magenta", padding=(0, 1))
 

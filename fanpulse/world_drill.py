@@ -234,25 +234,28 @@ class WorldDrill(Drill):
 
     def _shown(self, scene: Scene) -> list[str]:
         """What to look at."""
-        incident, begin = self.plan.incident, self.plan.begin_ms
+        incident, begin, end = self.plan.incident, self.plan.begin_ms, self.plan.pieces[-1][0]
         creator = incident.creator_id
         if isinstance(incident, CpmSpike):
-            end = self.plan.pieces[-1][0]
-            return [
-                "CPM and CPM over time go up: " + scene.board("ads", begin - 2 * HOUR_MS, end, creator=creator),
-            ]
+            return ["CPM over time goes up: " + scene.board("ads", begin - 2 * HOUR_MS, end, creator=creator)]
         return [
-            "Unfollows goes up: "
-            + scene.board("engagement", begin - 6 * HOUR_MS, begin + 6 * HOUR_MS, creator=creator),
-            "Came and went, Churn and return a day: "
-            + scene.board("lifecycle", begin - 14 * DAY_MS, begin + 3 * DAY_MS, creator=creator),
+            "Came and went, and the churn rate: " + scene.board("lifecycle", begin - 14 * DAY_MS, end, creator=creator)
         ]
+
+    def board(self, scene: Scene, alert: Alert) -> str:
+        """The board that shows what an alert of the drill speaks of."""
+        if isinstance(self.plan.incident, ChurnWave):
+            return scene.board("engagement", alert.at - 9 * HOUR_MS, alert.at, creator=alert.creator_id)
+        campaign = {"campaign": alert.subject} if alert.subject else {}
+        # What happens next is to be seen, too.
+        until = alert.at + HOUR_MS
+        return scene.board("ads", alert.at - 3 * HOUR_MS, until, creator=alert.creator_id, **campaign)
 
 
 class _Told:
     """Tells what alerts do, each once."""
 
-    def __init__(self, drill: Drill, scene: Scene) -> None:
+    def __init__(self, drill: WorldDrill, scene: Scene) -> None:
         self._drill, self._scene = drill, scene
         self._known: set[tuple[str, str]] = set()
 
@@ -265,7 +268,8 @@ class _Told:
     def _steps(self, alert: Alert) -> list[Step]:
         steps = []
         if self._new(alert, "open"):
-            more = [*(f"do: {advice}" for advice in alert.advice), runbook(alert.kind.replace("_", "-"))]
+            page = runbook(alert.kind.replace("_", "-"))
+            more = [*(f"do: {advice}" for advice in alert.advice), page, self._drill.board(self._scene, alert)]
             steps.append(self._drill.step("opened", f"alert {alert.kind}: {alert.said}", more))
         if alert.state == "resolved" and self._new(alert, "resolved"):
             steps.append(self._drill.step("resolved", f"alert {alert.kind} is resolved: {alert.resolved_said}"))
