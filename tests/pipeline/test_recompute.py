@@ -115,6 +115,7 @@ def cut_off(settings: Settings, monkeypatch: pytest.MonkeyPatch, place: str) -> 
             recompute(settings, datetime.now(UTC))
 
 
+@pytest.mark.long
 def test_cut_off_it_must_be_done_again(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(settings, tmp_path / "0.log", 60)
     other = changed(settings, churn_after=9)

@@ -135,6 +135,7 @@ def test_two_workers_share_and_hand_over_while_events_come(settings: Settings, t
     assert plays(settings) == plays_of(made)
 
 
+@pytest.mark.long
 def test_checkpoints_set_back_change_nothing(settings: Settings, tmp_path: Path) -> None:
     prepare(settings)
     now = now_ms()
