@@ -491,15 +491,14 @@ def _summary(result: dict[str, Any]) -> None:
     )
     typer.echo("seconds: " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()))
     if drill := result.get("drill"):
-        alert, resolved = (_seconds(drill["seconds"][name]) for name in ("incident_to_alert", "over_to_resolved"))
-        typer.echo(f"drill {drill['incident']}: alert {alert} after it began, resolved {resolved} after it was over")
+        alert, resolved = drill["seconds"]["incident_to_alert"], drill["seconds"]["over_to_resolved"]
+        if alert is not None and resolved is not None:
+            typer.echo(
+                f"drill {drill['incident']}: alert {alert:.0f} s after it began, resolved {resolved:.0f} s after it was over"
+            )
         typer.echo(f"everything is stored in {result['home']}; fanpulse demo --home {result['home']} goes on from here")
     else:
         typer.echo(f"everything is stored in {result['home']}; run the same command again to go on from here")
-
-
-def _seconds(spent: float | None) -> str:
-    return "never" if spent is None else f"{spent:.0f} s"
 
 
 def _shown(run: Demo, as_json: bool) -> Any:
