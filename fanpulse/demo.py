@@ -493,9 +493,8 @@ def _summary(result: dict[str, Any]) -> None:
     if drill := result.get("drill"):
         alert, resolved = drill["seconds"]["incident_to_alert"], drill["seconds"]["over_to_resolved"]
         if alert is not None and resolved is not None:
-            typer.echo(
-                f"drill {drill['incident']}: alert {alert:.0f} s after it began, resolved {resolved:.0f} s after it was over"
-            )
+            times = f"alert {alert:.0f} s after it began, resolved {resolved:.0f} s after it was over"
+            typer.echo(f"drill {drill['incident']}: {times}")
         typer.echo(f"everything is stored in {result['home']}; fanpulse demo --home {result['home']} goes on from here")
     else:
         typer.echo(f"everything is stored in {result['home']}; run the same command again to go on from here")
