@@ -107,6 +107,99 @@ FROM fan_moves_uncounted
 WHERE day IN (days.2)
 COMMENT 'How many fans moved from which stage to which, by creator and local day.';
 
+CREATE OR REPLACE VIEW fan_stage_days
+(
+    platform LowCardinality(String) COMMENT 'Platform: douyin or kuaishou',
+    creator_id String COMMENT 'Creator',
+    day Date COMMENT 'Local calendar day: every one from the first move of the fans of the creator to the last day on which a fan of any creator moved',
+    stage Enum8('none' = 0, 'new' = 1, 'active' = 2, 'retained' = 3, 'silent' = 4, 'churned' = 5) COMMENT 'Stage: new, active, retained, silent or churned',
+    fans Int64 COMMENT 'Fans in that stage at the end of the day; over the stages they add up to all fans ever seen by then'
+)
+AS WITH
+    -- For all creators one, so that those whose fans rest are in sums over creators.
+    assumeNotNull((SELECT toUInt16(max(day) + 1) FROM fan_moves)) AS latest
+SELECT platform, creator_id, toDate(every) AS day, stage, fans
+FROM
+(
+    SELECT
+        platform,
+        creator_id,
+        stage,
+        number,
+        sum(change) OVER (PARTITION BY platform, creator_id, stage ORDER BY number) AS fans,
+        leadInFrame(number, 1, latest) OVER (PARTITION BY platform, creator_id, stage ORDER BY number ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING) AS following
+    FROM
+    (
+        SELECT
+            platform,
+            creator_id,
+            stage,
+            toUInt16(day) AS number,
+            sum(toInt64(fans) * ((to_stage = stage) - (from_stage = stage))) AS change
+        FROM fan_moves
+        ARRAY JOIN CAST(['new', 'active', 'retained', 'silent', 'churned'], 'Array(Enum8(\'none\' = 0, \'new\' = 1, \'active\' = 2, \'retained\' = 3, \'silent\' = 4, \'churned\' = 5))') AS stage
+        GROUP BY platform, creator_id, stage, number
+    )
+)
+-- Days without a move are like the last day that had one.
+ARRAY JOIN range(number, following) AS every
+COMMENT 'How many fans of each creator were in which stage at the end of each local day.';
+
+CREATE OR REPLACE VIEW fan_churn_days
+(
+    platform LowCardinality(String) COMMENT 'Platform: douyin or kuaishou',
+    creator_id String COMMENT 'Creator',
+    day Date COMMENT 'Local calendar day: every one from the first move of the fans of the creator to the last day on which a fan of any creator moved',
+    fans_at_start Int64 COMMENT 'Fans who were not churned when the day before ended',
+    churned Int64 COMMENT 'Moves to churned on the day, by absence at its midnight or by unfollow',
+    unfollowed Int64 COMMENT 'Of them those by unfollow',
+    arrived Int64 COMMENT 'New fans: those whose first action it was',
+    returned Int64 COMMENT 'Fans who came back from silent or churned',
+    idle_at_start Int64 COMMENT 'Fans who were silent or churned when the day before ended',
+    churn_rate Nullable(Float64) COMMENT 'churned / fans_at_start; NULL without fans at the start. Who comes and unfollows on one day is in the churned alone',
+    reactivation_rate Nullable(Float64) COMMENT 'returned / idle_at_start; NULL without idle fans at the start'
+)
+AS WITH
+    assumeNotNull((SELECT toUInt16(max(day) + 1) FROM fan_moves)) AS latest
+SELECT
+    platform,
+    creator_id,
+    toDate(every) AS day,
+    present - if(every = number, present_change, 0) AS fans_at_start,
+    if(every = number, fans_churned, 0) AS churned,
+    if(every = number, fans_unfollowed, 0) AS unfollowed,
+    if(every = number, fans_arrived, 0) AS arrived,
+    if(every = number, fans_returned, 0) AS returned,
+    idle - if(every = number, idle_change, 0) AS idle_at_start,
+    churned / nullIf(fans_at_start, 0) AS churn_rate,
+    returned / nullIf(idle_at_start, 0) AS reactivation_rate
+FROM
+(
+    SELECT
+        *,
+        sum(present_change) OVER (PARTITION BY platform, creator_id ORDER BY number) AS present,
+        sum(idle_change) OVER (PARTITION BY platform, creator_id ORDER BY number) AS idle,
+        leadInFrame(number, 1, latest) OVER (PARTITION BY platform, creator_id ORDER BY number ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING) AS following
+    FROM
+    (
+        SELECT
+            platform,
+            creator_id,
+            toUInt16(day) AS number,
+            sum(toInt64(fans) * ((to_stage != 'churned') - (from_stage NOT IN ('none', 'churned')))) AS present_change,
+            sum(toInt64(fans) * ((to_stage IN ('silent', 'churned')) - (from_stage IN ('silent', 'churned')))) AS idle_change,
+            toInt64(sumIf(fans, to_stage = 'churned')) AS fans_churned,
+            toInt64(sumIf(fans, reason = 'unfollowed')) AS fans_unfollowed,
+            toInt64(sumIf(fans, reason = 'arrived')) AS fans_arrived,
+            toInt64(sumIf(fans, reason = 'returned')) AS fans_returned
+        FROM fan_moves
+        GROUP BY platform, creator_id, number
+    )
+)
+-- Days without a move begin as the last day that had one ended.
+ARRAY JOIN range(number, following) AS every
+COMMENT 'Churn and return of the fans of each creator by local day, with the rates that alerts look at.';
+
 CREATE TABLE IF NOT EXISTS fan_snapshots
 (
     snapshot UInt64 COMMENT 'Number of it: when it was begun, milliseconds since 1970 UTC',
@@ -379,7 +472,7 @@ CREATE OR REPLACE VIEW fan_growth_days
 (
     platform LowCardinality(String) COMMENT 'Platform: douyin or kuaishou',
     creator_id String COMMENT 'Creator',
-    day Date COMMENT 'Local calendar day: every one from the first move of the fans of the creator to the last',
+    day Date COMMENT 'Local calendar day: every one from the first move of the fans of the creator to the last day on which a fan of any creator moved',
     fans Int64 COMMENT 'Fans at the end of the day: all ever seen but the churned',
     ever Int64 COMMENT 'Fans ever seen by then',
     arrived Int64 COMMENT 'New fans',

@@ -69,6 +69,8 @@ def test_the_views_add_up_the_moves(settings: Settings) -> None:
         rows = found(client, "SELECT * FROM fan_stage_days")
         assert {row[:4]: row[4] for row in rows} == stages
         assert len(rows) == len(stages)
+        everyone = [fans for (fans,) in found(client, "SELECT sum(fans) FROM fan_stage_days GROUP BY day ORDER BY day")]
+        assert everyone == sorted(everyone), "nobody who was ever seen goes"
         rows = found(client, "SELECT * FROM fan_churn_days")
         assert {row[:3]: row[3:] for row in rows} == churn
         assert len(rows) == len(churn)
@@ -80,12 +82,14 @@ def test_the_views_add_up_the_moves(settings: Settings) -> None:
 
 
 def expected_days(made: list[tuple[Pair, Moves]]) -> tuple[dict[Any, int], dict[Any, tuple[Any, ...]]]:
-    """Fans by creator, day and stage; and by creator and day what fan_churn_days says. A day at a time."""
+    """Fans by creator, day and stage; and by creator and day what fan_churn_days says. A day at a time, for all
+    creators up to the same."""
     stages: dict[Any, int] = {}
     churn: dict[Any, tuple[Any, ...]] = {}
+    last = max(move[0] for _, moves in made for move in moves)
     for creator in {(pair.platform, pair.creator_id) for pair, moves in made if moves}:
         own = [moves for pair, moves in made if (pair.platform, pair.creator_id) == creator and moves]
-        day, last = min(move[0] for moves in own for move in moves), max(move[0] for moves in own for move in moves)
+        day = min(move[0] for moves in own for move in moves)
         at_start: Counter[str] = Counter()
         while day <= last:
             today = [move for moves in own for move in moves if move[0] == day]

@@ -871,7 +871,7 @@ def test_growth_is_what_the_moves_add_up_to(settings: Settings, client: Client, 
     weeks: dict[Any, tuple[Any, ...]] = {}
     for creator in {m[0][:2] for m in made_moves}:
         own = sorted(m[1:] for m in made_moves if m[0][:2] == creator)
-        for day in days_between(own[0][0], own[-1][0]):
+        for day in days_between(own[0][0], max(m[1] for m in made_moves)):
             past = [m for m in own if m[0] <= day]
             today = [m for m in own if m[0] == day]
             ever = sum(m[2] == "none" for m in past)
