@@ -430,14 +430,13 @@ _IDLE = ("silent", "churned")
 
 
 def _by_creator(counts: Counter[tuple[Any, ...]]) -> dict[tuple[str, str], dict[int, list[tuple[Any, ...]]]]:
-    """Moves of each (platform, creator) by day, every day from the first to the last, each as
+    """Moves of each (platform, creator) by day, every day from its first to the last of all, each as
     (from, to, reason, fans)."""
     found: dict[tuple[str, str], dict[int, list[tuple[Any, ...]]]] = {}
     for (platform, creator, day, _, before, after, reason, _), fans in counts.items():
         found.setdefault((platform, creator), {}).setdefault(day, []).append((before, after, reason, fans))
-    return {
-        creator: {day: days.get(day, []) for day in range(min(days), max(days) + 1)} for creator, days in found.items()
-    }
+    last = max((max(days) for days in found.values()), default=0)
+    return {creator: {day: days.get(day, []) for day in range(min(days), last + 1)} for creator, days in found.items()}
 
 
 def _stage_days(counts: Counter[tuple[Any, ...]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
