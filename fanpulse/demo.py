@@ -353,7 +353,9 @@ class Demo:
         while not ended.wait(0.5):
             health = read_health(self.settings, range(self._workers))
             now = time.time()
-            view = replace(self.view, health=health, rate=self._stored.add(health.records), now=now)
+            # Sums over some of the workers would be wrong figures.
+            rate = self._stored.add(health.records) if health.workers == self._workers else None
+            view = replace(self.view, health=health, rate=rate, now=now)
             if self._failure is None and self._worker.status().state != "running":
                 self._failure = given_up(self.settings)
                 self.stop.set()

@@ -33,14 +33,14 @@ class Step:
 @dataclass
 class View:
     """All that one picture needs. ``phase``: what goes on; ``done``: part of the history sent, 0 to 1, or None when
-    live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse; ``now``: wall clock, UTC seconds;
-    ``zone``: time zone of times shown; ``boards``: address of the boards, or nothing while nobody serves them;
+    live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse, None while not every worker says how
+    it is; ``now``: wall clock, UTC seconds; ``zone``: time zone of times shown; ``boards``: address of the boards, or nothing while nobody serves them;
     ``drill``: what goes wrong in it, and ``steps``: how it goes."""
 
     phase: str = "starting"
     done: float | None = None
     sent: int = 0
-    rate: float = 0.0
+    rate: float | None = None
     now: float = 0.0
     health: Health = field(default_factory=Health)
     board: Board | None = None
@@ -70,9 +70,9 @@ def line(view: View) -> str:
     done = f" {view.done:.0%}" if view.done is not None else ""
     board = "" if view.board is None else "  plays " + " ".join(f"{w} {view.board.plays[w]:,}" for w in WINDOWS)
     return (
-        f"{view.phase}{done}  sent {view.sent:,}  stored {view.rate:,.0f}/s  lag {health.lag:,}  "
-        f"freshness {_freshness(view)}  late {health.late:,}  repeats {health.duplicates:,}  "
-        f"refused {health.refused:,}{board}"
+        f"{view.phase}{done}  sent {view.sent:,}  stored {_rate(view)}/s  lag {_said(view, health.lag)}  "
+        f"freshness {_freshness(view)}  late {_said(view, health.late)}  repeats {_said(view, health.duplicates)}  "
+        f"refused {_said(view, health.refused)}{board}"
     )
 
 
@@ -115,12 +115,12 @@ def _head(view: View) -> RenderableType:
 def _strip(view: View) -> RenderableType:
     health = view.health
     cells = [
-        ("events/s", f"{view.rate:,.1f}" if view.rate < 100 else f"{view.rate:,.0f}", ""),
-        ("lag", f"{health.lag:,}", "" if health.lag < 10_000 or view.done is not None else "yellow"),
+        ("events/s", _rate(view), ""),
+        ("lag", _said(view, health.lag), "" if health.lag < 10_000 or view.done is not None else "yellow"),
         ("freshness", _freshness(view), ""),
-        ("late", f"{health.late:,}", "yellow" if health.late else ""),
-        ("repeats", f"{health.duplicates:,}", ""),
-        ("refused", f"{health.refused:,}", "red" if health.refused else ""),
+        ("late", _said(view, health.late), "yellow" if health.late else ""),
+        ("repeats", _said(view, health.duplicates), ""),
+        ("refused", _said(view, health.refused), "red" if health.refused else ""),
         ("workers", str(health.workers), "" if health.workers else "red"),
     ]
     if health.retries:
@@ -133,9 +133,20 @@ def _strip(view: View) -> RenderableType:
     return Panel(table, title="health", border_style="green" if health.workers else "red", padding=(0, 1))
 
 
+def _rate(view: View) -> str:
+    if view.rate is None:
+        return "-"
+    return f"{view.rate:,.1f}" if view.rate < 100 else f"{view.rate:,.0f}"
+
+
+def _said(view: View, count: int) -> str:
+    """A sum over the workers, if all of them said theirs."""
+    return "-" if view.rate is None else f"{count:,}"
+
+
 def _freshness(view: View) -> str:
     newest = view.health.newest
-    if newest is None:
+    if newest is None or view.rate is None:
         return "-"
     behind = max(view.now - newest, 0.0)
     if behind < _STALE_S:
