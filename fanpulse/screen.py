@@ -34,8 +34,9 @@ class Step:
 class View:
     """All that one picture needs. ``phase``: what goes on; ``done``: part of the history sent, 0 to 1, or None when
     live; ``sent``: records sent in this run; ``rate``: records/s into ClickHouse, None while not every worker says how
-    it is; ``now``: wall clock, UTC seconds; ``zone``: time zone of times shown; ``boards``: address of the boards, or nothing while nobody serves them;
-    ``drill``: what goes wrong in it, and ``steps``: how it goes."""
+    it is; ``now``: wall clock, UTC seconds; ``zone``: time zone of times shown;
+    ``boards``: address of the boards, or nothing while nobody serves them; ``drill``: what goes wrong in it, and
+    ``steps``: how it goes."""
 
     phase: str = "starting"
     done: float | None = None
