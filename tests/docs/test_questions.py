@@ -140,6 +140,7 @@ MOVES = [
     ("kuaishou", "c1", [11], "03-02", 2, "new", "churned", "unfollowed"),
     ("douyin", "c2", [21, 22, 23], "03-01", 0, "new", "silent", "absent"),
     ("douyin", "c2", [24], "03-01", 0, "new", "retained", "aged"),
+    ("kuaishou", "c2", [21], "02-01", 1, "none", "new", "arrived"),
     ("kuaishou", "c2", [21], "03-01", 0, "new", "churned", "absent"),
     ("douyin", "c3", [41], "03-17", 1, "none", "new", "arrived"),
     ("douyin", "c5", [41], "03-17", 1, "none", "new", "arrived"),
@@ -567,13 +568,14 @@ ANSWERS: dict[tuple[str, int], Answer] = {
     ("Who watches to the end, by what brought them?", 0): [("recommend", 2, 0.5, 7.5), ("search", 1, 0.0, 3.0)],
     ("In which stage are the fans of each creator?", 0): stages(),
     ("Why do fans leave: by unfollow or by absence?", 0): [
-        # Each day begins with 10 x 4, 9, 8 x 4, 5, 5 fans, and with 1, 2, 2, 5 x 4 idle ones.
-        ("douyin", "c1", 5, 2, 3, 0.4, day("03-10"), round(5 / 91, 4), 10, 1, round(1 / 25, 4)),
-        ("kuaishou", "c1", 1, 1, 0, 1.0, day("03-02"), 1.0, 1, 0, None),
-        ("kuaishou", "c2", 1, 0, 1, 0.0, None, None, 0, 0, None),
+        # Each day begins with 10 x 4, 9, 8 x 4, 5, 5, 6 x 5 fans, and with 1, 2, 2, 5 x 4, 4 x 5 idle ones.
+        ("douyin", "c1", 5, 2, 3, 0.4, day("03-10"), round(5 / 121, 4), 10, 1, round(1 / 45, 4)),
+        ("kuaishou", "c1", 1, 1, 0, 1.0, day("03-02"), 1.0, 1, 0, 0.0),
+        # From 02-17 to 03-01 each begins with a fan, and then with an idle one.
+        ("kuaishou", "c2", 1, 0, 1, 0.0, day("03-01"), round(1 / 13, 4), 0, 0, 0.0),
         ("douyin", "c3", 0, 0, 0, None, None, None, 1, 0, None),
         ("douyin", "c5", 0, 0, 0, None, None, None, 1, 0, None),
-        ("douyin", "c2", 0, 0, 0, None, None, None, 0, 0, None),
+        ("douyin", "c2", 0, 0, 0, None, None, None, 0, 0, 0.0),
     ],
     ("From which stage to which, and why?", 0): [
         ("silent", "churned", "absent", 3, 0),
