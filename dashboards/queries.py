@@ -7,6 +7,9 @@ typed.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+END = "least($__toTime, now())"
+"""End of what there can be figures of: a time range may end in the future, such as that of today."""
+
 
 @dataclass(frozen=True)
 class Annotation:
@@ -83,7 +86,7 @@ def days(column: str = "day") -> str:
 def whole(column: str = "day") -> str:
     """Condition that a local day was over at the end of the time range: who moves by the passing of time does so at its
     midnight, who comes does so all day long, so that a running day is no measure."""
-    return f"{column} < toDate($__toTime, ${{zone:singlequote}})"
+    return f"{column} < toDate({END}, ${{zone:singlequote}})"
 
 
 def midnight(column: str = "day") -> str:
@@ -164,12 +167,12 @@ FROM
     )
     WINDOW w AS (ORDER BY number RANGE BETWEEN ${{window:raw}} PRECEDING AND 1 PRECEDING)
 )
-WHERE $__timeFilter(moment)
+WHERE $__timeFilter(moment) AND moment <= {END}
 GROUP BY time
 ORDER BY time"""
 
 
-_WHOLE = "HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= $__toTime"
+_WHOLE = f"HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= {END}"
 
 
 def _both_days(at: str, before: str) -> str:

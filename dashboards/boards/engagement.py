@@ -1,7 +1,7 @@
 """Content and creators: for account managers, and for whoever plans what is published."""
 
 from dashboards.board import Board, Column, Link, Panel, Row
-from dashboards.queries import beside_yesterday, chosen, rate, rolling
+from dashboards.queries import END, beside_yesterday, chosen, rate, rolling
 from dashboards.thresholds import thresholds
 
 _T = thresholds()
@@ -118,7 +118,7 @@ SELECT
     completion_rate AS completion,
     engagement_rate AS engagement,
     follows AS "new fans"
-FROM engagement_by_content_at(at = $__toTime)
+FROM engagement_by_content_at(at = {END})
 WHERE {chosen("platform", "creator")}window_minutes = ${{window:raw}}
 ORDER BY plays DESC
 LIMIT 50""",
@@ -144,7 +144,7 @@ SELECT
     viewers,
     engagement_rate AS engagement,
     follows - unfollows AS "net follows"
-FROM engagement_rolling_at(at = $__toTime)
+FROM engagement_rolling_at(at = {END})
 WHERE {chosen("platform", "creator")}window_minutes = ${{window:raw}}
 ORDER BY plays DESC
 LIMIT 50""",
@@ -169,9 +169,27 @@ GROUP BY video
 HAVING "new fans" > 0
 ORDER BY "new fans" DESC
 LIMIT 10""",
-            width=12,
+            width=8,
             height=9,
             may_be_empty=True,
+        ),
+        Panel(
+            "series",
+            "Follows and unfollows, a minute",
+            "Who came and who left, a minute. Many unfollows at once: look at what was said or sold just before.",
+            rate(
+                _MINUTES,
+                {
+                    "follows": "60 * sum(follows) / $__interval_s",
+                    "unfollows": "60 * sum(unfollows) / $__interval_s",
+                },
+                _HERE,
+            ),
+            width=8,
+            height=9,
+            columns={"follows": Column(color="green"), "unfollows": Column(color="red")},
+            least=0,
+            total="mean",
         ),
         Panel(
             "series",
@@ -186,7 +204,7 @@ LIMIT 10""",
                 },
                 _HERE,
             ),
-            width=12,
+            width=8,
             height=9,
             least=0,
             total="mean",

@@ -1,7 +1,7 @@
 """Operations overview: for the shift, on a wall."""
 
 from dashboards.board import Board, Column, Link, Panel, Row
-from dashboards.queries import DEAD_LETTERS, beside_yesterday, chosen, rate, rolling
+from dashboards.queries import DEAD_LETTERS, END, beside_yesterday, chosen, rate, rolling
 from dashboards.thresholds import thresholds
 
 _T = thresholds()
@@ -100,7 +100,7 @@ WITH
         WHERE {chosen("platform", "creator")}at <= $__toTime
     ) AS known
 SELECT
-    arrayJoin(arrayMap(i -> $__toTime - i * $__interval_s, reverse(range(200)))) AS time,
+    arrayJoin(arrayMap(i -> {END} - i * $__interval_s, reverse(range(200)))) AS time,
     arrayCount(alert -> alert.1 <= time AND alert.2 > time, known) AS "open alerts"
 WHERE time >= $__fromTime
 ORDER BY time""",
@@ -223,12 +223,12 @@ _OVER_TIME = Row(
             "series",
             "Events read a second",
             "Events that workers read a second, by topic, with repeats and late ones. A topic at 0 sends nothing.",
-            """\
+            f"""\
 SELECT $__timeInterval(minute) AS time, topic, sum(events) / $__interval_s AS events
 FROM pipeline_throughput
 WHERE $__timeFilter(minute)
 GROUP BY time, topic
-HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= $__toTime
+HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= {END}
 ORDER BY time, topic""",
             unit="cps",
             series="topic",
@@ -254,7 +254,7 @@ WHERE {chosen("platform", "creator")}at <= $__toTime
 ORDER BY at DESC
 LIMIT 50""",
             width=24,
-            height=6,
+            height=5,
             columns={
                 "at": Column("dateTimeAsIso", width=160),
                 "alert": Column(width=180),
@@ -278,7 +278,7 @@ SELECT
     engagement_rate AS "engagement",
     follows,
     unfollows
-FROM engagement_rolling_at(at = $__toTime)
+FROM engagement_rolling_at(at = {END})
 WHERE {chosen("platform", "creator")}window_minutes = ${{window:raw}}
 ORDER BY plays DESC
 LIMIT 30""",

@@ -1,7 +1,7 @@
 """Pipeline health: for whoever keeps it running."""
 
 from dashboards.board import Board, Column, Panel, Row
-from dashboards.queries import DEAD_LETTERS
+from dashboards.queries import DEAD_LETTERS, END
 from dashboards.thresholds import thresholds
 
 _T = thresholds()
@@ -182,7 +182,7 @@ FROM
     SELECT arrayJoin(arrayMap(at -> toDateTime(at, 'UTC'), range(first, end, $__interval_s))) AS time, worker, 0 AS here
     FROM
     (
-        SELECT worker, toUInt32(min(time)) AS first, toUInt32(toUnixTimestamp($__toTime)) - 60 AS end
+        SELECT worker, toUInt32(min(time)) AS first, toUInt32(toUnixTimestamp({END})) - 60 AS end
         FROM (SELECT {_TIME}, worker FROM pipeline_throughput {_IN} GROUP BY time, worker)
         GROUP BY worker
     )

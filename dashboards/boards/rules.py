@@ -1,7 +1,7 @@
 """Budget rules: what fired, what did not, and why."""
 
 from dashboards.board import Board, Column, Link, Panel, Row
-from dashboards.queries import chosen
+from dashboards.queries import END, chosen
 from schemas.rules import METRICS
 
 _HERE = "fold_version = 1 AND " + chosen("platform", "campaign")
@@ -62,7 +62,7 @@ _RUN = Row(
             "windows close, "
             "by default at every full hour.",
             f"""\
-SELECT dateDiff('second', max(decided_at), $__toTime) AS "ago"
+SELECT dateDiff('second', max(decided_at), {END}) AS "ago"
 FROM rule_decisions
 WHERE {_HERE}closed_at >= $__fromTime - INTERVAL 1 DAY AND closed_at <= $__toTime
 HAVING count() > 0""",
@@ -174,7 +174,7 @@ SELECT time, campaign, argMax(after_micros, at) / 1e6 AS budget
 FROM
 (
     SELECT
-        arrayJoin([$__timeInterval(closed_at), toDateTime($__toTime)]) AS time,
+        arrayJoin([$__timeInterval(closed_at), toDateTime({END})]) AS time,
         campaign_id AS campaign,
         after_micros,
         closed_at AS at
