@@ -29,9 +29,16 @@ SELECT 'r', 'douyin', 'c1', toStartOfHour(now()), 'budget', {values}, now(), 1""
 
 
 def _world(settings: Settings, log: Path, now_ms: int) -> None:
-    """Events of four days up to now, stored by a worker; fans rated; one decision of a rule."""
+    """Events of four days up to now, where it is evening; stored by a worker; fans rated; one decision of a rule."""
     prepare(settings)
-    config = WorldConfig(seed=3, start_ms=now_ms - 4 * _DAY, creators=2, fans=300, partitions=settings.partitions)
+    config = WorldConfig(
+        seed=3,
+        start_ms=now_ms - 4 * _DAY,
+        creators=2,
+        fans=300,
+        partitions=settings.partitions,
+        time_zone=_evening(now_ms),
+    )
     backfill(settings, config, config.start_ms, now_ms, 1)
     with WorkerProcess(settings, log, telemetry_interval=0.5) as worker:
         await_stored(settings, [worker], deadline=200)
@@ -48,6 +55,12 @@ def _world(settings: Settings, log: Path, now_ms: int) -> None:
         client.command(_DECISION.format(table="budget_actions", more="after_micros", values="1000000"))
 
 
+def _evening(now_ms: int) -> str:
+    """A zone in which it is past nine in the evening: at night so small a world has no figures."""
+    ahead = (21 - now_ms // _HOUR % 24 + 12) % 24 - 12
+    return f"Etc/GMT{-ahead:+d}"
+
+
 def _figure(client: Client, board: Board, title: str, now_ms: int) -> float:
     """The newest value of a key figure as the board shows it when it opens."""
     panel = next(panel for panel in board.panels if panel.title == title)
@@ -57,7 +70,7 @@ def _figure(client: Client, board: Board, title: str, now_ms: int) -> float:
 
 
 def _busy(client: Client, table: str, column: str) -> int:
-    """The last minute with a row of the busiest hour, UTC seconds: at night such a small world has no figures."""
+    """The last minute with a row of the busiest hour, UTC seconds."""
     busiest = f"SELECT toStartOfHour(minute) FROM {table} GROUP BY 1 ORDER BY sum({column}) DESC LIMIT 1"
     found = client.query(f"SELECT toUnixTimestamp(max(minute)) FROM {table} WHERE toStartOfHour(minute) = ({busiest})")
     return int(found.result_rows[0][0])
