@@ -85,8 +85,9 @@ def days(column: str = "day") -> str:
 
 def whole(column: str = "day") -> str:
     """Condition that a local day was over at the end of the time range: who moves by the passing of time does so at its
-    midnight, who comes does so all day long, so that a running day is no measure."""
-    return f"{column} < toDate({END}, ${{zone:singlequote}})"
+    midnight, who comes does so all day long, so that a running day is no measure. Its last second belongs to a range:
+    of one that ends at 23:59:59 the last day is over."""
+    return f"{column} < toDate(least($__toTime + INTERVAL 1 SECOND, now()), ${{zone:singlequote}})"
 
 
 def midnight(column: str = "day") -> str:
@@ -127,7 +128,7 @@ def rolling(table: str, sums: Mapping[str, str], figure: str, name: str, conditi
     """A figure over the chosen window up to each moment, and its change against the same window a day before.
 
     A window of n minutes at a moment is the n whole minutes before it, as in ``engagement_rolling``. Where one has no
-    figure it is NULL: show the last one, not the last that is none.
+    figure it is NULL: show the last one, not the last that is none. Against a figure of 0 or less there is no change.
 
     Args:
         table: with a row a minute and column ``at``.
@@ -154,7 +155,7 @@ FROM
         moment,
         intDiv(toUnixTimestamp(moment), 60) AS number,
         {today} AS figure,
-        figure / nullIf({yesterday}, 0) - 1 AS change
+        figure / nullIf(greatest({yesterday}, 0), 0) - 1 AS change
     FROM
     (
         SELECT

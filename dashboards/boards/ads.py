@@ -7,7 +7,15 @@ from dashboards.thresholds import thresholds
 _T = thresholds()
 _MINUTES = "ads_minute FINAL"
 _HERE = "fold_version = 1 AND " + chosen("platform", "creator", "campaign")
-_OF_CAMPAIGNS = chosen("platform", "creator", "campaign")
+# Figures of campaigns that name no creator: only those of campaigns with a creator that is chosen.
+_OF_CREATORS = f"""\
+{chosen("platform", "campaign")}campaign_id IN
+    (
+        SELECT campaign_id
+        FROM ads_minute
+        WHERE {_HERE}$__timeFilter(minute)
+    )
+    AND """
 _BOTH = ((None, "red"), (_T["cpm_low"].warning, "green"), (_T["cpm_high"].warning, "yellow"))
 _CPM = (*_BOTH, (_T["cpm_high"].critical, "red"))
 _TO_RULES = Link("fanpulse-rules", "What rules did with this campaign", {"campaign": "campaign"})
@@ -55,6 +63,7 @@ _KEY = Row(
             {"converted": "conversions", "clicked": "clicks"},
             "{converted} / nullIf({clicked}, 0)",
             "percentunit",
+            may_be_empty=True,
         ),
         _key(
             "CPA",
@@ -157,7 +166,8 @@ _BREAKDOWN = Row(
         Panel(
             "table",
             "Campaigns",
-            "Campaigns of the time range, by spend. CPM and CVR are coloured by the thresholds of their alerts.",
+            "Campaigns of the time range, by spend. CPM and CVR are coloured by the thresholds of their alerts. ROAS = "
+            "value of conversions / cost, by what the platform reports.",
             f"""\
 SELECT
     campaign_id AS campaign,
@@ -232,9 +242,8 @@ LIMIT 50""",
         Panel(
             "table",
             "What campaigns won",
-            "Follows and orders that advertisements seen or clicked in the time range won by last touch, after "
-            "refunds; what "
-            "they win still grows for days. ROAS = attributed revenue / cost. docs/attribution.md defines it.",
+            "Follows and orders that advertisements seen or clicked in the time range won by last touch; what they win "
+            "still grows for days. Revenue is after refunds, ROAS = that / spend. docs/attribution.md defines it.",
             f"""\
 SELECT
     campaign_id AS campaign,
@@ -245,7 +254,7 @@ SELECT
     net_micros / 1e6 AS revenue,
     roas AS "ROAS"
 FROM attribution_by(by = 'campaign', since = $__fromTime, until = $__toTime)
-WHERE {chosen("platform", "campaign")}cost_micros > 0
+WHERE {_OF_CREATORS}cost_micros > 0
 ORDER BY revenue DESC, spend DESC
 LIMIT 50""",
             width=24,
@@ -275,8 +284,8 @@ ORDER BY hour""",
         Panel(
             "table",
             "People",
-            "Whom campaigns reached on the local days of the time range, by age band, gender and region; empty: "
-            "unknown.",
+            "Whom campaigns with an advertisement in the time range reached on its local days, by age band, gender and "
+            "region; empty: unknown.",
             f"""\
 SELECT
     by,
@@ -286,7 +295,7 @@ SELECT
     sum(conversions) / nullIf(sum(clicks), 0) AS "CVR",
     sum(cost_micros) / nullIf(sum(conversions), 0) / 1e6 AS "CPA"
 FROM ads_people
-WHERE {chosen("platform", "campaign")}{days()}
+WHERE {_OF_CREATORS}{days()}
 GROUP BY by, value
 ORDER BY impressions DESC
 LIMIT 40""",

@@ -139,6 +139,7 @@ LIMIT 50""",
             f"""\
 SELECT
     creator_id AS creator,
+    platform,
     plays,
     plays_change AS "vs yesterday",
     viewers,

@@ -19,18 +19,19 @@ def _stage(stage: str, says: str) -> Panel:
 SELECT
     {midnight()} AS time,
     here AS "fans",
-    if(
-        {whole()},
-        here / nullIf(any(here) OVER (ORDER BY day ROWS BETWEEN 7 PRECEDING AND 7 PRECEDING), 0) - 1,
-        NULL
-    ) AS "vs last week"
+    if({whole()}, here / nullIf(before, 0) - 1, NULL) AS "vs last week"
 FROM
 (
-    SELECT day, sumIf(fans, stage = '{stage}') AS here
-    FROM fan_stage_days
-    WHERE {_HERE}{days("day + 7")} OR {_HERE}{days()}
-    GROUP BY day
+    SELECT day, here, any(here) OVER (ORDER BY number RANGE BETWEEN 7 PRECEDING AND 7 PRECEDING) AS before
+    FROM
+    (
+        SELECT day, toUInt16(day) AS number, sumIf(fans, stage = '{stage}') AS here
+        FROM fan_stage_days
+        WHERE {_HERE}{days("day + 7")} OR {_HERE}{days()}
+        GROUP BY day
+    )
 )
+WHERE {days()}
 ORDER BY time""",
         width=4,
         height=5,
@@ -146,20 +147,32 @@ _WHO = Row(
         Panel(
             "table",
             "Creators",
-            "The last whole local day and all stages of the fans of each creator, by fans lost.",
+            "By churn rate. Of the last whole local day: fans not churned when it began, fans lost, and the rate. Of "
+            "all whole days of the time range: new fans, fans lost, and fans who came back.",
             f"""\
 SELECT
-    creator_id AS creator,
-    argMax(fans_at_start, day) AS fans,
-    argMax(churned, day) AS "lost a day",
-    argMax(churn_rate, day) AS "churn rate",
-    sum(arrived) AS "new fans",
-    sum(churned) AS "lost in all",
-    sum(returned) AS "came back"
-FROM fan_churn_days
-WHERE {_HERE}{days()} AND {whole()}
+    creator,
+    argMax(here, day) AS fans,
+    argMax(lost, day) AS "lost a day",
+    "lost a day" / nullIf(fans, 0) AS "churn rate",
+    sum(came) AS "new fans",
+    sum(lost) AS "lost in all",
+    sum(back) AS "came back"
+FROM
+(
+    SELECT
+        creator_id AS creator,
+        day,
+        sum(fans_at_start) AS here,
+        sum(churned) AS lost,
+        sum(arrived) AS came,
+        sum(returned) AS back
+    FROM fan_churn_days
+    WHERE {_HERE}{days()} AND {whole()}
+    GROUP BY creator, day
+)
 GROUP BY creator
-ORDER BY "churn rate" DESC
+ORDER BY "churn rate" DESC, "lost in all" DESC, creator
 LIMIT 50""",
             width=9,
             height=10,

@@ -76,11 +76,12 @@ ORDER BY time""",
         Panel(
             "stat",
             "Workers",
-            "Workers that reported in each minute. Fewer than usual: the board of the pipeline says which is gone.",
-            """\
+            "Workers that reported in each interval, of minutes that are over. Fewer than usual: the board of the "
+            "pipeline says which is gone.",
+            f"""\
 SELECT $__timeInterval(minute) AS time, uniqExact(worker) AS "workers"
 FROM pipeline_throughput
-WHERE $__timeFilter(minute)
+WHERE $__timeFilter(minute) AND minute <= {END} - INTERVAL 1 MINUTE
 GROUP BY time
 ORDER BY time""",
             width=4,

@@ -115,9 +115,10 @@ _FLOW = Row(
         ),
         _lines(
             "Lag by topic",
-            "Records in Kafka that are not yet in all tables: the highest of each interval, summed over partitions.",
-            "sum(highest_lag) / uniqExact(minute)",
-            "pipeline_lag",
+            "Records in Kafka that are not yet in all tables, over all partitions: the most of each interval, of the "
+            "highest in each minute.",
+            "max(waiting)",
+            f"(SELECT minute, topic, sum(highest_lag) AS waiting FROM pipeline_lag {_IN} GROUP BY minute, topic)",
             "topic",
             "short",
             steps=_T["lag"].steps,
