@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS fan_move_days
     writes UInt64 COMMENT 'Rows of fan_move_writes of the day when it was counted',
     counted_at DateTime64(3, 'UTC') COMMENT 'When all its rows of fan_move_counts were there'
 )
-ENGINE = ReplacingMergeTree(counted_at)
+ENGINE = ReplacingMergeTree(writes)
 ORDER BY day
 COMMENT 'Which local days are whole in fan_move_counts. One holds as long as fan_move_writes has the same rows.';
 

@@ -77,6 +77,19 @@ def test_a_counted_day_is_read_as_counted_until_something_is_written_to_it(clien
     assert min(row[-1] for row in found(client, "fan_moves", f"NOT {here}")) > 100
 
 
+def test_a_clock_that_is_set_back_holds_up_nothing(client: Client) -> None:
+    random = Random(9)
+    client.insert("fan_transitions", [move(random, 1) for _ in range(50)])
+    count_moves(client, 0)
+    client.command(
+        "INSERT INTO fan_move_days SELECT * REPLACE (counted_at + INTERVAL 1 DAY AS counted_at) FROM fan_move_days"
+    )
+    client.insert("fan_transitions", [move(random, 2) for _ in range(50)])
+    assert count_moves(client, 0)
+    assert count_moves(client, 0) == []
+    assert found(client, "fan_moves") == found(client, "fan_moves_uncounted")
+
+
 def test_what_is_counted_while_something_is_written_does_not_hold(client: Client, monkeypatch: Any) -> None:
     random = Random(7)
     client.insert("fan_transitions", [move(random, 1) for _ in range(50)])
