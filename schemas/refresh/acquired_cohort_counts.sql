@@ -1,5 +1,6 @@
 -- Rows of the table acquired_cohort_counts of the snapshot {snapshot}: whom advertisements brought in a week, who of them
--- acted on a day so many days after, and what they brought by then.
+-- acted on a day so many days after, and what they brought by then. The join keeps acquired fans in memory, not all
+-- features.
 INSERT INTO acquired_cohort_counts
 (
     snapshot, platform, creator_id, week, by, value, fans, retained_1, retained_7, retained_30, value_1_micros,
@@ -36,8 +37,8 @@ FROM
         sumIf(features.gift_micros + features.order_micros + features.membership_micros - features.refund_micros, features.day BETWEEN acquired.day AND acquired.day + 1) AS first_day,
         sumIf(features.gift_micros + features.order_micros + features.membership_micros - features.refund_micros, features.day BETWEEN acquired.day AND acquired.day + 7) AS first_week,
         sumIf(features.gift_micros + features.order_micros + features.membership_micros - features.refund_micros, features.day BETWEEN acquired.day AND acquired.day + 30) AS first_month
-    FROM acquired_fans AS acquired
-    LEFT JOIN (SELECT * FROM fan_days FINAL) AS features
+    FROM (SELECT * FROM fan_days FINAL) AS features
+    RIGHT JOIN acquired_fans AS acquired
     ON acquired.platform = features.platform AND acquired.creator_id = features.creator_id AND acquired.fan = features.fan
     GROUP BY platform, creator_id, fan
 )
