@@ -39,6 +39,7 @@ def worker_pid(home: Path) -> int | None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_demo_with_workers_killed_on_the_way_ends_exact(home: Path) -> None:
     arguments = ["demo", "--home", str(home), "--days", "4", "--fans", "3000", "--for", "20s", "--json"]
     demo = subprocess.Popen([*FANPULSE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -174,6 +174,7 @@ def command(settings: Settings, text: str) -> None:
         client.command(text, settings={"mutations_sync": 1})
 
 
+@pytest.mark.long
 def test_a_sound_database_is_sound_and_every_fault_in_it_is_told(settings: Settings, tmp_path: Path) -> None:
     prepare(settings)
     truth = TruthLog(tmp_path / "truth")

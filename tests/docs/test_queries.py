@@ -97,7 +97,8 @@ def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         backfill(settings, world, world.start_ms, now)
         with contextlib.closing(clickhouse_client(settings)) as client:
             deadline = time.monotonic() + STORED_WITHIN_S
-            while not (stored(settings, client) and seen(client)):
+            # Twice, since agents write to Kafka what others store.
+            while not (stored(settings, client) and stored(settings, client) and seen(client)):
                 assert worker.poll() is None, "the worker has ended"
                 assert time.monotonic() < deadline, "not stored in time"
                 time.sleep(0.2)
