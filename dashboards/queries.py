@@ -107,7 +107,7 @@ def rate(table: str, figures: Mapping[str, str], conditions: str, at: str = "min
     columns = ",\n".join(f'    {expression} AS "{name}"' for name, expression in figures.items())
     return (
         f"SELECT\n    $__timeInterval({at}) AS time,\n{columns}\nFROM {table}\n"
-        f"WHERE {conditions}$__timeFilter({at})\nGROUP BY time\n{_WHOLE}\nORDER BY time"
+        f"WHERE {conditions}$__timeFilter({at})\nGROUP BY time\n{WHOLE}\nORDER BY time"
     )
 
 
@@ -120,7 +120,7 @@ def beside_yesterday(table: str, expression: str, name: str, conditions: str, at
         f"    SELECT {at} + toIntervalDay(days) AS moment, days, {expression} AS figure\n"
         f"    FROM {table}\n    ARRAY JOIN [0, 1] AS days\n"
         f"    WHERE {conditions}{_both_days(at, '')}\n)\n"
-        f"WHERE $__timeFilter(moment)\nGROUP BY time\n{_WHOLE}\nORDER BY time"
+        f"WHERE $__timeFilter(moment)\nGROUP BY time\n{WHOLE}\nORDER BY time"
     )
 
 
@@ -173,7 +173,8 @@ GROUP BY time
 ORDER BY time"""
 
 
-_WHOLE = f"HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= {END}"
+WHOLE = f"HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= {END}"
+"""Only intervals that are whole: the first and the last of a time range seldom are."""
 
 
 def _both_days(at: str, before: str) -> str:

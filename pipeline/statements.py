@@ -1,4 +1,4 @@
-"""Statements of ``schemas/refresh``, that make tables from tables."""
+"""SQL that stands in files of ``schemas``."""
 
 from functools import cache
 from importlib.resources import files
@@ -11,11 +11,16 @@ SETTINGS: dict[str, int] = {
     "max_partitions_per_insert_block": 0,
     "async_insert": 0,
 }
-"""With which they run."""
+"""With which statements of ``schemas/refresh`` run."""
+
+
+def statement(table: str) -> str:
+    """The statement of ``schemas/refresh`` that writes rows of a table."""
+    return text("refresh", table)
 
 
 @cache
-def statement(table: str) -> str:
-    """The statement that writes rows of a table, without its comment lines."""
-    lines = files("schemas").joinpath("refresh", f"{table}.sql").read_text(encoding="utf-8").splitlines()
+def text(folder: str, name: str) -> str:
+    """What stands in a file, without its comment lines."""
+    lines = files("schemas").joinpath(folder, f"{name}.sql").read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if not line.startswith("--"))

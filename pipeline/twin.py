@@ -1,7 +1,5 @@
 """The SQL twins of the folds: definitions in ``schemas/twins``, run by verify and by repair."""
 
-from importlib.resources import files
-
 from clickhouse_connect.driver.client import Client
 
 from infra.settings import Settings
@@ -9,6 +7,7 @@ from pipeline.fold import Fold
 from pipeline.folds.ads import Ads
 from pipeline.folds.engagement import Engagement
 from pipeline.snapshot import SnapshotTable
+from pipeline.statements import text
 
 FOLDS: dict[str, tuple[type[Fold], str]] = {"engagement": (Engagement, "interactions"), "ads": (Ads, "ad_events")}
 """Folds that store snapshot rows, by agent: the class, and the topic that its tables are computed from."""
@@ -36,8 +35,7 @@ def limits(until: dict[int, int]) -> dict[str, object]:
 
 def twin(name: str) -> str:
     """Text of a twin, without its comment lines."""
-    lines = files("schemas").joinpath("twins", f"{name}.sql").read_text().splitlines()
-    return "\n".join(line for line in lines if not line.startswith("--"))
+    return text("twins", name)
 
 
 def judge(client: Client, settings: Settings, topic: str, until: dict[int, int], into: str) -> None:

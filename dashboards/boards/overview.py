@@ -1,7 +1,7 @@
 """Operations overview: for the shift, on a wall."""
 
 from dashboards.board import Board, Column, Link, Panel, Row
-from dashboards.queries import DEAD_LETTERS, END, beside_yesterday, chosen, rate, rolling
+from dashboards.queries import DEAD_LETTERS, END, WHOLE, beside_yesterday, chosen, rate, rolling
 from dashboards.thresholds import thresholds
 
 _T = thresholds()
@@ -229,7 +229,7 @@ SELECT $__timeInterval(minute) AS time, topic, sum(events) / $__interval_s AS ev
 FROM pipeline_throughput
 WHERE $__timeFilter(minute)
 GROUP BY time, topic
-HAVING time >= $__fromTime AND time + toIntervalSecond($__interval_s) <= {END}
+{WHOLE}
 ORDER BY time, topic""",
             unit="cps",
             series="topic",

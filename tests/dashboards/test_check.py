@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
-from rig import WorkerProcess, await_stored, prepare
+from rig import WorkerProcess, await_stored, evening, prepare
 
 from dashboards.alerts import RULES
 from dashboards.board import Board
@@ -37,7 +37,7 @@ def _world(settings: Settings, log: Path, now_ms: int) -> None:
         creators=2,
         fans=300,
         partitions=settings.partitions,
-        time_zone=_evening(now_ms),
+        time_zone=evening(now_ms),
     )
     backfill(settings, config, config.start_ms, now_ms, 1)
     with WorkerProcess(settings, log, telemetry_interval=0.5) as worker:
@@ -53,12 +53,6 @@ def _world(settings: Settings, log: Path, now_ms: int) -> None:
         earlier = "SELECT * REPLACE (at - INTERVAL 2 MINUTE AS at) FROM pipeline_metrics"
         client.command(f"INSERT INTO pipeline_metrics {earlier}")
         client.command(_DECISION.format(table="budget_actions", more="after_micros", values="1000000"))
-
-
-def _evening(now_ms: int) -> str:
-    """A zone in which it is past nine in the evening: at night so small a world has no figures."""
-    ahead = (21 - now_ms // _HOUR % 24 + 12) % 24 - 12
-    return f"Etc/GMT{-ahead:+d}"
 
 
 def _figure(client: Client, board: Board, title: str, now_ms: int) -> float:

@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 import pytest
 from clickhouse_connect.driver.client import Client
 from pages import PAGES, RARE, ROOT, under_headings
+from rig import await_stored, until
 
 from generators.produce import backfill
 from generators.progress import open_world
 from infra.connect import clickhouse_address, clickhouse_client, kafka_address
 from infra.settings import PREFIX, Settings
 from infra.stack import Stack
-from infra.topics import end_offsets, ensure_topics
-from pipeline import checkpoint as checkpoints
+from infra.topics import ensure_topics
 from pipeline.migrate import migrate
 from pipeline.refresh import refresh
 
@@ -29,15 +29,6 @@ QUERIES = {
     for number, (heading, text) in enumerate(under_headings(page, "sql"), start=1)
 }
 STORED_WITHIN_S = 60
-
-
-def stored(settings: Settings, client: Client) -> bool:
-    """Whether every agent has stored all that is in Kafka."""
-    ends = end_offsets(settings)
-    own = [((c.topic, c.partition), c.next_offset) for c in checkpoints.read(client) if (c.topic, c.partition) in ends]
-    return {where for where, _ in own} >= {where for where, end in ends.items() if end} and all(
-        offset >= ends[where] for where, offset in own
-    )
 
 
 def seen(client: Client) -> bool:
@@ -96,12 +87,9 @@ def analyst(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         backfill(settings, world, world.start_ms, now)
         with contextlib.closing(clickhouse_client(settings)) as client:
-            deadline = time.monotonic() + STORED_WITHIN_S
-            # Twice, since agents write to Kafka what others store.
-            while not (stored(settings, client) and stored(settings, client) and seen(client)):
-                assert worker.poll() is None, "the worker has ended"
-                assert time.monotonic() < deadline, "not stored in time"
-                time.sleep(0.2)
+            await_stored(settings, deadline=STORED_WITHIN_S)
+            until(lambda: seen(client), "health and moves", STORED_WITHIN_S)
+            assert worker.poll() is None, "the worker has ended"
             refresh(settings, client, datetime.now(UTC))
             decide(client)
         with contextlib.closing(clickhouse_client(settings, "analyst")) as client:

@@ -13,6 +13,7 @@ import typer
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 from made_worlds import START_MS, config, world
+from rig import evening
 from typer.testing import CliRunner
 
 import fanpulse.generate as command
@@ -148,9 +149,7 @@ def test_a_rate_adds_to_the_world_without_changing_it(own):
 @pytest.mark.stack
 def test_what_budget_rules_do_holds_in_the_market_from_then_on_and_after_a_restart(own):
     start = time.time_ns() // 1_000_000 - 60_000
-    # A zone where it is past nine in the evening: at night hardly anything is shown.
-    ahead = (21 - start // 3_600_000 % 24 + 12) % 24 - 12
-    calm = config(fans=500, start_ms=start, time_zone=f"Etc/GMT{-ahead:+d}")
+    calm = config(fans=500, start_ms=start, time_zone=evening(start))
     topic = own.topic_prefix + "budget_actions"
     declared = campaigns(World(calm), 500.0)
     with contextlib.closing(kafka_admin(own)) as admin:
