@@ -309,8 +309,9 @@ class Demo:
         now = self._counts()
         stored = sum(now[name] - before[name] for name in ("accepted", "rejected"))
         wrong = [each.name for each in verify(self.settings) if each.differ]
-        if stored != self._taken() - self._taken_before:
-            wrong.append(f"{self._taken() - self._taken_before:,} records were sent, {stored:,} are stored")
+        sent = self._taken() - self._taken_before
+        if stored != sent:
+            wrong.append(f"{sent:,} records were sent, {stored:,} are stored")
         if wrong:
             self._drill_failed = Failed(f"not as it should be: {', '.join(wrong)}")
             self._tell(drill.step("failed", str(self._drill_failed)))

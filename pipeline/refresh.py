@@ -158,9 +158,9 @@ class Refresher:
 
     def _look(self, client: Client) -> None:
         interval, now = self._settings.refresh_interval, self._now()
-        count_moves(client)
         quiet, old_days = client.query(_LATELY, parameters={"now": now, "interval": interval}).result_rows[0]
         if quiet * (OFTEN if old_days else 1) < interval:
+            count_moves(client)
             return
         done = refresh(self._settings, client, now, self.worker)
         log.info(
